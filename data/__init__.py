@@ -1,0 +1,1 @@
+"""What a transcript is, how data sets and dialects write it, and the built-in world. Imports none of the others."""

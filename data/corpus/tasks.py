@@ -1,0 +1,201 @@
+"""The kinds of document: catalogues with requests, copying, sums, facts, reading, small talk."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .. import jsontext
+from ..transcript import Tool
+from ..world import knowledge
+from .catalogues import Ask, Entry, ask_for, draw_catalogue
+from .lexicon import FIELDS, WORDS
+from .values import invented, value
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A question and its answer; `skill` names what it takes, for the probes."""
+
+    skill: str
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A catalogue (or none), and turns of question and answer. The loss is on the answers alone."""
+
+    kind: str
+    turns: tuple[Turn, ...]
+    tools: tuple[Tool, ...] = ()
+    system: str = ""
+
+
+def _record(values: dict[str, Any]) -> str:
+    return jsontext.dumps(values)
+
+
+def _shown(drawn: Any) -> str:
+    return drawn if isinstance(drawn, str) else jsontext.dumps(drawn)
+
+
+def _questions(rng: random.Random, ask: Ask, entry: Entry | None, left_out: bool) -> list[Turn]:
+    """What is asked about one request: which entry serves it, what is missing, single fields, the whole record."""
+    name = entry.tool.name if entry else "none"
+    first = rng.choice(("{}\nEntry?", "{}\nEntry?", "Entry? {}", "Which entry serves: {}", "{}\nWhich entry?"))
+    turns = [Turn("choose" if entry else "choose_none", first.format(ask.text), name)]
+    if entry is None:
+        return turns
+    required = [one.name for one in entry.fields if one.required]
+    lacking = [one for one in required if one not in ask.values]
+    if left_out or rng.random() < 0.2:
+        turns.append(Turn("missing", "Missing?", ", ".join(lacking) or "nothing"))
+    for one in entry.fields:
+        if rng.random() < 0.1:
+            turns.append(
+                Turn("field", f"{one.name}?", _shown(ask.values[one.name]) if one.name in ask.values else "none")
+            )
+    if not lacking and rng.random() < 0.8:
+        turns.append(Turn("record", "Record?", _record(ask.values)))
+    return turns
+
+
+def catalogue(rng: random.Random) -> Document:
+    """A catalogue and several requests, each with questions; a quarter of the requests fit no entry."""
+    entries, absent = draw_catalogue(rng, rng.choice((1, 2, 3, 3, 4, 4, 5, 6, 7)))
+    turns: list[Turn] = []
+    for _ in range(rng.choice((4, 5, 5, 6, 6, 7))):
+        if rng.random() < 0.22:
+            ask = ask_for(rng, rng.choice(absent), [*entries, *absent])
+            if ask is not None:
+                turns += _questions(rng, ask, None, False)
+            continue
+        entry = rng.choice(entries)
+        left_out = rng.random() < 0.15
+        ask = ask_for(rng, entry, entries, lacking=left_out)
+        if ask is None:
+            continue
+        if rng.random() < 0.12 and not left_out:
+            other = rng.choice(entries)
+            second = ask_for(rng, other, entries)
+            if second is not None:
+                joined = (
+                    ask.text.rstrip(".!?")
+                    + rng.choice((" and ", ", and ", ". Also, ", " and then "))
+                    + second.text[0].lower()
+                    + second.text[1:]
+                )
+                turns.append(Turn("choose_two", f"{joined}\nEntries?", f"{entry.tool.name}, {other.tool.name}"))
+                turns.append(Turn("record_two", "Records?", f"{_record(ask.values)}\n{_record(second.values)}"))
+                continue
+        if rng.random() < 0.15 and not left_out:
+            # The record at once: which entry it is has to be worked out on the way.
+            turns.append(Turn("record_at_once", f"{ask.text}\nRecord?", _record(ask.values)))
+            continue
+        turns += _questions(rng, ask, entry, left_out)
+    if not turns:
+        return catalogue(rng)
+    return Document("catalogue", tuple(turns), tuple(entry.tool for entry in entries))
+
+
+def _span(rng: random.Random) -> str:
+    kind = rng.choice(
+        ("title", "words", "place", "person", "code", "email", "phone", "url", "file", "date", "address", "mixed")
+    )
+    if kind == "mixed":
+        return " ".join(invented(rng) for _ in range(rng.randint(2, 8)))
+    return _shown(value(rng, kind))
+
+
+def copying(rng: random.Random) -> Document:
+    """Spans to repeat as they are, bare or out of a list or a record."""
+    turns: list[Turn] = []
+    for _ in range(rng.randint(3, 6)):
+        span = _span(rng)
+        form = rng.randrange(4)
+        if form == 0:
+            turns.append(Turn("copy", f"Repeat: {span}", span))
+        elif form == 1:
+            turns.append(Turn("copy", f"Quote: {span}", f'"{span}"'))
+        elif form == 2:
+            keys = rng.sample(WORDS, rng.randint(2, 4))
+            spans = {key: _span(rng) for key in keys}
+            wanted = rng.choice(keys)
+            turns.append(Turn("copy", f"{_record(spans)}\n{wanted}?", spans[wanted]))
+        else:
+            names = rng.sample(list(FIELDS), rng.randint(1, 3))
+            spans = {name: value(rng, FIELDS[name][0]) for name in names}
+            turns.append(
+                Turn(
+                    "copy",
+                    "; ".join(f"{name}: {_shown(one)}" for name, one in spans.items()) + "\nRecord?",
+                    _record(spans),
+                )
+            )
+    return Document("copying", tuple(turns))
+
+
+def sums(rng: random.Random) -> Document:
+    """Sums of single digits, asked in the wordings of training."""
+    turns = []
+    for _ in range(rng.randint(5, 9)):
+        expression, result = knowledge.draw_sum(rng)
+        turns.append(Turn("sum", rng.choice(knowledge.SUM_TRAIN).format(expression), str(result)))
+    return Document("sums", tuple(turns))
+
+
+def facts(rng: random.Random) -> Document:
+    """Plain facts, mixed with what is said in passing."""
+    turns = [Turn("fact", *knowledge.draw_fact(rng, test=False, anything=True)) for _ in range(rng.randint(4, 7))]
+    if rng.random() < 0.5:
+        turns.insert(rng.randrange(len(turns) + 1), Turn("talk", *knowledge.draw_small_talk(rng, test=False)))
+    return Document("facts", tuple(turns))
+
+
+def reading(rng: random.Random) -> Document:
+    """A few sentences or a record, and questions about them; what they do not say is answered with `unknown`."""
+    people = [invented(rng).capitalize() for _ in range(rng.randint(2, 4))]
+    told = {
+        "lives in": ("Where does {} live?", lambda: value(rng, "place")),
+        "likes": ("What does {} like?", lambda: rng.choice(WORDS)),
+        "arrives on": ("When does {} arrive?", lambda: value(rng, "date")),
+        "has the number": ("What number does {} have?", lambda: str(value(rng, "integer"))),
+        "called about": ("What did {} call about?", lambda: value(rng, "title")),
+        "works at": ("Where does {} work?", lambda: value(rng, "place")),
+    }
+    sentences: list[str] = []
+    asked: list[tuple[str, str]] = []
+    for person in people:
+        for verb in rng.sample(list(told), 2):
+            question, draw_value = told[verb]
+            drawn = draw_value()
+            if rng.random() < 0.8:
+                sentences.append(f"{person} {verb} {drawn}.")
+                asked.append((question.format(person), str(drawn)))
+            else:
+                asked.append((question.format(person), "unknown"))
+    rng.shuffle(sentences)
+    rng.shuffle(asked)
+    turns = [Turn("read", question, answer) for question, answer in asked[:5]]
+    turns[0] = Turn("read", f"{' '.join(sentences)}\n{asked[0][0]}", asked[0][1])
+    return Document("reading", tuple(turns))
+
+
+# How often each kind is drawn. Choosing an entry takes far more examples than anything else.
+SHARES: dict[str, float] = {"catalogue": 0.70, "copying": 0.10, "sums": 0.06, "facts": 0.06, "reading": 0.08}
+KINDS: dict[str, Callable[[random.Random], Document]] = {
+    "catalogue": catalogue,
+    "copying": copying,
+    "sums": sums,
+    "facts": facts,
+    "reading": reading,
+}
+
+
+def draw(rng: random.Random, shares: dict[str, float] = SHARES) -> Document:
+    """One document; the same generator state gives the same document."""
+    kind = rng.choices(list(shares), weights=list(shares.values()))[0]
+    return KINDS[kind](rng)

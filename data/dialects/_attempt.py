@@ -1,0 +1,142 @@
+"""Telling a try to call a tool from text, whether or not it parses, and reading call objects: shared by the dialects.
+
+An attempt is a call tag of any model family, an object with the keys of a call, or `offered_name(`. Fenced code is one
+only where it holds a tag or an object calling an offered tool, or nothing but calls of offered tools: code the user
+asked for is none. All patterns are linear; a text is read up to MAX_LENGTH characters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from data import jsontext
+from data.transcript import Tool, ToolCall
+
+MAX_LENGTH = 200_000
+_NAME_KEYS = ("name", "tool", "tool_name", "function", "function_name", "api")
+_ARGUMENT_KEYS = ("arguments", "parameters", "args", "tool_arguments", "tool_input")
+_TAG = re.compile(
+    r"</?tool_calls?>|<\|?/?function_calls?\|?>|<function=|<start_function_call>|<\|python_tag\|>|\[TOOL_CALLS\]"
+    r"|<\|START_ACTION\|>|<\|tool_calls?(?:_section)?(?:_begin|_start)?\|>"
+)
+_NAME_KEY = re.compile(rf"[\"'](?:{'|'.join(_NAME_KEYS)})[\"']\s{{0,8}}:\s{{0,8}}[\"']([^\"'\n]{{0,128}})")
+_ARGUMENT_KEY = re.compile(rf"[\"'](?:{'|'.join(_ARGUMENT_KEYS)})[\"']\s{{0,8}}:")
+_FENCE = "```"
+
+
+def names_of(tools: Sequence[Tool]) -> tuple[str, ...]:
+    return tuple(tool.name for tool in tools)
+
+
+@lru_cache(maxsize=4096)
+def _invocation(names: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, names))})\(" if names else r"(?!)")
+
+
+def call_of(value: Any, argument_keys: tuple[str, ...] = ("arguments",)) -> ToolCall | str:
+    """The call a JSON object makes, or what keeps it from being one."""
+    if not isinstance(value, dict):
+        return "a call must be an object"
+    name = value.get("name")
+    if not isinstance(name, str) or not name:
+        return "a call needs a name"
+    keys = [key for key in argument_keys if key in value]
+    if len(keys) != 1 or not isinstance(value[keys[0]], dict):
+        return f"a call needs an object of {argument_keys[0]}"
+    if len(value) != 2:
+        return f"a call holds name and {keys[0]} and nothing else"
+    return ToolCall(name, value[keys[0]])
+
+
+def whole(text: str, argument_keys: tuple[str, ...] = ("arguments",)) -> tuple[ToolCall, ...]:
+    """The calls of a text that is nothing but one call object or a list of them; empty when it is not."""
+    text = text.strip()
+    if text[:1] not in ("{", "[") or text[-1:] not in ("}", "]"):
+        return ()
+    try:
+        value = jsontext.loads(text)
+    except jsontext.JsonError:
+        return ()
+    found = [call_of(entry, argument_keys) for entry in (value if isinstance(value, list) else [value])]
+    calls = tuple(call for call in found if isinstance(call, ToolCall))
+    return calls if len(calls) == len(found) else ()
+
+
+def without_thinking(text: str) -> str:
+    """The text behind a leading <think> block; nothing, where the block never ends."""
+    start = text.lstrip()
+    if not start.startswith("<think>"):
+        return text
+    return start.partition("</think>")[2]
+
+
+def find(text: str, tools: Sequence[Tool]) -> str | None:
+    """What in a text is a try to call a tool, in words; None when nothing is."""
+    names = names_of(tools)
+    if _FENCE not in text:
+        return _in_prose(text, names)
+    parts = text.split(_FENCE)
+    for number, part in enumerate(parts):
+        found = _in_code(part, names) if number % 2 else _in_prose(part, names)
+        if found:
+            return found
+    return None
+
+
+def _in_prose(text: str, names: tuple[str, ...]) -> str | None:
+    tag = _TAG.search(text)
+    if tag:
+        return f"a call tag {tag[0]}"
+    if "{" in text and (found := _object(text, names, offered_only=False)):
+        return found
+    if "(" in text and (invoked := _invocation(names).search(text)):
+        return f"{invoked[0]}…) in the text"
+    return None
+
+
+def _in_code(text: str, names: tuple[str, ...]) -> str | None:
+    if _TAG.search(text) and any(name in text for name in names):
+        return "a call tag inside a code block"
+    if "{" in text and (found := _object(text, names, offered_only=True)):
+        return f"{found} inside a code block"
+    first, _, rest = text.partition("\n")  # the first line of a block is its language
+    lines = [line.strip() for line in (rest if rest.strip() else first).splitlines() if line.strip()]
+    if lines and all(_invocation(names).match(line) for line in lines):
+        return "calls inside a code block"
+    return None
+
+
+def _object(text: str, names: tuple[str, ...], offered_only: bool) -> str | None:
+    rest, last = [], 0
+    for start, end, found in jsontext.find_objects(text):
+        try:
+            value = jsontext.loads(found)
+        except jsontext.JsonError:
+            continue
+        if _calls(value, names, offered_only):
+            return "an object with the keys of a call"
+        rest.append(text[last:start])
+        last = end
+    remains = "".join(rest) + text[last:]
+    named = [match[1] for match in _NAME_KEY.finditer(remains)]
+    if any(name in names for name in named) or (named and not offered_only and _ARGUMENT_KEY.search(remains)):
+        return "a broken object with the keys of a call"
+    return None
+
+
+def _calls(value: Any, names: tuple[str, ...], offered_only: bool) -> bool:
+    if isinstance(value, list):
+        return any(_calls(entry, names, offered_only) for entry in value)
+    if not isinstance(value, dict):
+        return False
+    named = [value[key] for key in _NAME_KEYS if isinstance(value.get(key), str)]
+    if any(name in names for name in named):
+        return True
+    if named and not offered_only and any(key in value for key in _ARGUMENT_KEYS):
+        return True
+    if any(key in names and isinstance(entry, dict) for key, entry in value.items()):  # {"get_weather": {"city": …}}
+        return True
+    return any(_calls(entry, names, offered_only) for entry in value.values())

@@ -1,0 +1,84 @@
+"""Our own rows: all of a transcript, with what is right at each assistant turn; also written, for files and digests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from data.formats import _rows, openai
+from data.transcript import ACTS, AcceptedCall, Expected, RowError, Tool, Transcript
+from data.transcript import Request as _Request
+
+
+def read(row: dict[str, Any], place: str) -> Transcript:
+    """An openai row with `id`, `kind` and `expected`: one entry an assistant turn, as `write` writes it."""
+    plain = openai.read(row, place)
+    entries = _rows.typed(row.get("expected", []), list, place, "expected")
+    expected = tuple(_expected(entry, place, f"expected[{number}]") for number, entry in enumerate(entries))
+    turns = sum(message.role == "assistant" for message in plain.messages)
+    if expected and len(expected) != turns:
+        raise RowError(
+            place, "expected", f"must hold one entry for each of {turns} assistant turns, has {len(expected)}"
+        )
+    return Transcript(plain.id, plain.tools, plain.messages, plain.kind, expected)
+
+
+def write(transcript: Transcript) -> dict[str, Any]:
+    """The row that reads back as this transcript."""
+    row: dict[str, Any] = {
+        "id": transcript.id,
+        "kind": transcript.kind,
+        "tools": [_tool(tool) for tool in transcript.tools],
+    }
+    row["messages"] = [message.as_chat() for message in transcript.messages]
+    if transcript.expected:
+        row["expected"] = [write_expected(entry) for entry in transcript.expected]
+    return row
+
+
+def write_request(request: _Request) -> dict[str, Any]:
+    """A request as evaluate/requests.jsonl has it."""
+    return {
+        "id": request.id,
+        "kind": request.kind,
+        "tools": [_tool(tool) for tool in request.tools],
+        "messages": [message.as_chat() for message in request.messages],
+        "unseen": request.unseen,
+        "expected": write_expected(request.expected),
+    }
+
+
+def write_expected(expected: Expected) -> dict[str, Any]:
+    """{act, calls: [{name, arguments: {argument: [accepted values]}, optional}], text}."""
+    calls = [
+        {"name": call.name, "arguments": call.arguments, "optional": list(call.optional)} for call in expected.calls
+    ]
+    return {"act": expected.act, "calls": calls, "text": expected.text}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    return {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+
+
+def _expected(entry: Any, place: str, field: str) -> Expected:
+    entry = _rows.typed(entry, dict, place, field)
+    act = entry.get("act")
+    if act not in ACTS:
+        raise RowError(place, f"{field}.act", f"must be one of {', '.join(ACTS)}, is {act!r}")
+    listed = _rows.typed(entry.get("calls", []), list, place, f"{field}.calls")
+    calls = tuple(_accepted(call, place, f"{field}.calls[{number}]") for number, call in enumerate(listed))
+    if (act == "call") != bool(calls):
+        raise RowError(place, f"{field}.calls", "must hold calls where the act is call, and nowhere else")
+    text = entry.get("text")
+    return Expected(act, calls, None if text is None else _rows.typed(text, str, place, f"{field}.text"))
+
+
+def _accepted(entry: Any, place: str, field: str) -> AcceptedCall:
+    entry = _rows.typed(entry, dict, place, field)
+    arguments = _rows.typed(entry.get("arguments"), dict, place, f"{field}.arguments")
+    for key, values in arguments.items():
+        _rows.typed(values, list, place, f"{field}.arguments.{key}")
+    optional = _rows.typed(entry.get("optional", []), list, place, f"{field}.optional")
+    for key in optional:
+        if key not in arguments:
+            raise RowError(place, f"{field}.optional", f"{key!r} is no argument of the call")
+    return AcceptedCall(_rows.words(entry.get("name"), place, f"{field}.name"), arguments, tuple(optional))

@@ -1,0 +1,141 @@
+"""Texts compared by words and numbers: right answers, degenerate repetition, values that stand in a conversation."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+from data.transcript import Message, Request, ToolCall
+
+_TOKEN = re.compile(r"(?<![\w)])-?\d+(?:[.,]\d+)*|\d+(?:[.,]\d+)*|[^\W\d_]+")
+_THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_SENTENCE = 6  # a reference of more words is a sentence, which may be worded otherwise
+
+_NAMES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
+_SPELLED = {word: str(number) for number, word in enumerate(_NAMES.split())}
+_MONTH_NAMES = "january february march april may june july august september october november december"
+_MONTHS = {word: str(number) for number, word in enumerate(_MONTH_NAMES.split(), start=1)}
+
+
+def words(text: str) -> list[str]:
+    """The words and numbers of a text, folded: case and punctuation go, 1,000 is 1000, 2.0 and 02 are 2."""
+    text = unicodedata.normalize("NFKC", text).replace("\u2212", "-").casefold()
+    return [_number(token) if token[-1].isdigit() else token for token in _TOKEN.findall(text)]
+
+
+def _number(token: str) -> str:
+    if _THOUSANDS.fullmatch(token):
+        token = token.replace(",", "")
+    whole, point, part = token.partition(".")
+    sign, whole = ("-", whole[1:]) if whole[:1] == "-" else ("", whole)
+    part = part.rstrip("0") if point and part.isdigit() else part
+    return sign + (whole.lstrip("0") or "0") + (f".{part}" if part else "")
+
+
+def _is_number(word: str) -> bool:
+    return word[-1].isdigit()
+
+
+def answers(text: str, reference: str, request: Request) -> bool:
+    """Whether a text gives the reference answer.
+
+    A number must be there, and no other number that the request did not bring up: 1 + 1 is not "2 or 3".
+    Other references must occur word for word. A reference longer than 6 words is a sentence that can be worded
+    otherwise: there, all its numbers and at least half of its words must occur.
+    """
+    given, wanted = words(text), words(reference)
+    if not wanted:
+        return text.strip() == reference.strip()
+    if len(wanted) == 1 and _is_number(wanted[0]):
+        if wanted[0] not in given:
+            return False
+        others = {word for word in given if _is_number(word) and word != wanted[0]}
+        return not others or others <= {word for message in request.messages for word in words(message.content)}
+    if f" {' '.join(wanted)} " in f" {' '.join(given)} ":
+        return True
+    if len(wanted) <= _SENTENCE:
+        return False
+    distinct, there = set(wanted), set(given)
+    numbers = {word for word in distinct if _is_number(word)}
+    return numbers <= there and 2 * len(distinct & there) >= len(distinct)
+
+
+def repeats(text: str) -> bool:
+    """Whether a text ends in a loop: the same words three times or more (six at least), or 24 signs of one pattern."""
+    ending = text.split()[-48:]
+    for size in range(1, len(ending) // 3 + 1):
+        times = max(3, -(-6 // size))
+        if size * times <= len(ending) and ending[-size * times :] == ending[-size:] * times:
+            return True
+    tail = text.rstrip()[-24:]
+    return len(tail) == 24 and any(tail[:-size] == tail[size:] for size in range(1, 5))
+
+
+_conversations: dict[int, tuple[Sequence[Message], frozenset[str]]] = {}
+
+
+def _conversation(request: Request) -> frozenset[str]:
+    """Every word of a request's messages, with digits for spelled numbers and months; kept, as K samples ask for it."""
+    known = _conversations.get(id(request.messages))
+    if known is not None and known[0] is request.messages:
+        return known[1]
+    parts = [message.content for message in request.messages]
+    parts += [str(call.arguments) for message in request.messages for call in message.tool_calls]
+    said = set(words("\n".join(parts)))
+    said |= {_SPELLED[word] for word in said if word in _SPELLED} | {_MONTHS[word] for word in said if word in _MONTHS}
+    if len(_conversations) > 10_000:
+        _conversations.clear()
+    _conversations[id(request.messages)] = (request.messages, frozenset(said))
+    return frozenset(said)
+
+
+def _leaves(value: Any, node: Any) -> list[tuple[Any, Any]]:
+    """The plain values inside a value, each with its piece of the schema."""
+    node = node if isinstance(node, dict) else {}
+    if isinstance(value, dict):
+        properties = node.get("properties")
+        properties = properties if isinstance(properties, dict) else {}
+        return [leaf for key, entry in value.items() for leaf in _leaves(entry, properties.get(key))]
+    if isinstance(value, list):
+        return [leaf for entry in value for leaf in _leaves(entry, node.get("items"))]
+    return [(value, node)]
+
+
+def ungrounded(calls: Sequence[ToolCall], request: Request) -> int:
+    """How many argument values come from nowhere: not said in the conversation, nor offered by the schema.
+
+    Defaults, enums and constants are offered; booleans and null never count. A text is said when each of its words is,
+    or begins a word that is, or is begun by one ("DAL" for Dallas, "reports" for report); numbers may be spelled out,
+    months written as numbers.
+    """
+    said = _conversation(request)
+    schemas = {tool.name: tool.parameters for tool in request.tools}
+    return sum(
+        not _grounded(value, node, said)
+        for call in calls
+        for value, node in _leaves(call.arguments, schemas.get(call.name))
+    )
+
+
+def _grounded(value: Any, node: dict[str, Any], said: frozenset[str]) -> bool:
+    if value is None or isinstance(value, bool):
+        return True
+    enum = node.get("enum")
+    if value == node.get("default") or value == node.get("const") or (isinstance(enum, list) and value in enum):
+        return True
+    return all(_said(word, said) for word in words(str(value)))
+
+
+def _said(word: str, said: frozenset[str]) -> bool:
+    if word in said:
+        return True
+    if _is_number(word):
+        return word.startswith("-") and word[1:] in said
+    if len(word) < 3:
+        return False
+    return any(other.startswith(word) or (len(other) > 3 and word.startswith(other)) for other in said)

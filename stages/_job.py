@@ -1,0 +1,269 @@
+"""One stage of one run: its folder, its parents, its log, and whether it has to run at all.
+
+job = Job(...)            what a stage's run(job) gets
+execute(name, settings)   runs a stage, first those it brings; done ones are skipped, changed ones replaced
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, TypeVar
+
+from stages import _machine, _manifest
+from stages._errors import Interrupted, UserError
+from stages._files import (
+    append_jsonl,
+    digest,
+    locked,
+    plain,
+    read_json,
+    read_jsonl,
+    remove_folder,
+    write_json,
+    write_jsonl,
+    write_text,
+)
+from stages._lineage import entry, present, require, stale_behind
+from stages._manifest import read_manifest
+from stages._progress import Bar, duration, progress
+from stages._schema import brings, parents, stage_module
+from stages._settings import Settings
+from stages._tracking import Trackers
+
+T = TypeVar("T")
+
+
+class Job:
+    """What a stage works with: settings, folders, log, progress.
+
+    `resuming` says that an interrupted attempt with the same inputs left its files in `folder`.
+    """
+
+    def __init__(self, stage: str, settings: Settings, folder: Path, above: dict[str, Path], resuming: bool) -> None:
+        self.name, self.settings, self.folder, self.resuming = stage, settings, folder, resuming
+        self.seed = settings.seed
+        self.notes: dict[str, Any] = {}
+        self.stopping: int | None = None
+        self._above = above
+        self._trackers = Trackers()
+
+    @property
+    def config(self) -> Any:
+        """The stage's own settings."""
+        return self.settings.stage(self.name)
+
+    @property
+    def cache(self) -> Path:
+        """runs/<run>/cache: what stages and sweep points of one run share by content."""
+        return self.settings.run_folder / "cache"
+
+    def parent(self, name: str) -> Path:
+        """Folder of a stage this one reads; it is done and up to date."""
+        if name not in self._above:
+            raise KeyError(f"stages/{self.name}.py reads {name}, which is not in its PARENTS")
+        return self._above[name]
+
+    def has(self, name: str) -> bool:
+        """Whether a stage of this one's OPTIONAL is done and up to date."""
+        return name in self._above
+
+    def say(self, text: str) -> None:
+        """One line to the user."""
+        print(f"{self.name}: {text}", flush=True)
+
+    def log(self, row: dict[str, Any]) -> None:
+        """One row of log.jsonl, passed on to the trackers; `step` is its place on their axis."""
+        row = plain(row)
+        append_jsonl(self.folder / "log.jsonl", row)
+        self._trackers.log(row)
+
+    def rewind(self, step: int) -> None:
+        """When resuming from a checkpoint: drop the log rows of later steps, which will be logged again."""
+        log = self.folder / "log.jsonl"
+        if log.exists():
+            write_jsonl(log, [row for row in read_jsonl(log) if (row.get("step") or 0) <= step])
+
+    def record(self, **facts: Any) -> None:
+        """Put facts into the manifest: rows filtered and why, digests, devices."""
+        self.notes |= plain(facts)
+
+    def progress(self, items: Iterable[T], total: int, label: str) -> Iterator[T]:
+        """Pass items on, showing how many are done and what is left."""
+        return progress(items, total, f"{self.name}: {label}")
+
+    def bar(self, total: int, label: str, start: int = 0) -> Bar:
+        """A progress bar to be set by hand."""
+        return Bar(total, f"{self.name}: {label}", start)
+
+    @contextlib.contextmanager
+    def finishing_steps(self) -> Iterator[None]:
+        """Within, SIGINT and SIGTERM only set `stopping`, so that the loop can finish its step and save; a second one
+        stops at once. Leaving the block raises Interrupted if there was one.
+        """
+
+        def note(signum: int, _frame: FrameType | None) -> None:
+            if self.stopping:
+                raise Interrupted(signum)
+            self.stopping = signum
+            print(f"\n{self.name}: stopping after this step; once more to stop now", file=sys.stderr, flush=True)
+
+        with _handling(note):
+            yield
+        if self.stopping:
+            raise Interrupted(self.stopping)
+
+
+@contextlib.contextmanager
+def _handling(handler: Any) -> Iterator[None]:
+    """Handle SIGINT and SIGTERM by `handler`; workers outside the main thread cannot, and keep what they have."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _raise_interrupted(signum: int, _frame: FrameType | None) -> None:
+    raise Interrupted(signum)
+
+
+def execute(name: str, settings: Settings) -> dict[str, Any]:
+    """Run a stage after those it brings, unless it is done with the same inputs; returns its metrics.
+
+    Raises UserError for what the user can mend (a missing parent before anything heavy is imported).
+    """
+    return read_json(_execute(name, settings, soon=(), behind={}) / "metrics.json") or {}
+
+
+def _execute(name: str, settings: Settings, soon: tuple[str, ...], behind: dict[str, Path]) -> Path:
+    """Returns the folder. `soon`: stages that run next, not worth calling stale; `behind`: folders of those done."""
+    if name in behind:
+        return behind[name]
+    brought = brings(name)
+    require(name, [parent for parent in parents(name) if parent not in brought], settings, behind)
+    for place, stage in enumerate(brought):
+        _execute(stage, settings, (*brought[place + 1 :], name, *soon), behind)
+    above = require(name, parents(name), settings, behind) | present(name, settings, behind)
+    if refuse := getattr(stage_module(name), "refuse", None):
+        refuse(settings, above)
+    entries = {parent: entry(path, settings) for parent, path in above.items()}
+    inputs = plain(_manifest.inputs_of(name, settings, entries))
+    behind[name] = folder = settings.folder / name
+    if settings.point and _is_done(settings.run_folder / name, inputs):
+        behind[name] = settings.run_folder / name
+        print(f"{name}: done already with the same inputs ({behind[name]})", flush=True)
+        return behind[name]
+    busy = f"{folder} is being written by another process; wait for it, or choose another run=…"
+    with locked(folder.with_name(f".{name}.lock"), busy):
+        old = read_manifest(folder)
+        state = _state(name, folder, old, inputs)
+        job = Job(name, settings, folder, above, state == "resume")
+        if state == "anew":
+            remove_folder(folder)
+        if state != "done":
+            _run(job, inputs, entries, old if job.resuming else None)
+        if show := getattr(stage_module(name), "show", None):
+            show(job)
+    stale = [place for place in stale_behind(settings) if Path(place).name not in soon] if state != "done" else []
+    if stale:
+        print(f"{name}: now stale, made from the one before: {', '.join(stale)}", flush=True)
+    return folder
+
+
+def _is_done(folder: Path, inputs: dict[str, Any]) -> bool:
+    manifest = read_manifest(folder)
+    return bool(
+        manifest
+        and manifest["status"] == "done"
+        and manifest["inputs_digest"] == digest(inputs)
+        and not _manifest.missing_outputs(folder, manifest)
+    )
+
+
+def _state(
+    name: str, folder: Path, old: dict[str, Any] | None, inputs: dict[str, Any]
+) -> Literal["done", "resume", "anew"]:
+    """What is to be done with what lies in the folder, told to the user."""
+    if old is None or old["inputs_digest"] != digest(inputs):
+        if folder.exists() and not (folder / _manifest.NAME).exists() and any(folder.glob("[!.]*")):
+            raise UserError(
+                f"{folder} was not made by a stage (it has no {_manifest.NAME}): move it away, or choose another run=…"
+            )
+        changed = _manifest.differences(old["inputs"], inputs) if old else ["its manifest cannot be read"]
+        if folder.exists():
+            why = "; ".join(changed[:4]) + ("; …" if len(changed) > 4 else "")
+            print(f"{name}: replacing {folder} ({why})", flush=True)
+        return "anew"
+    if old["status"] != "done":
+        print(f"{name}: resuming what was interrupted ({folder})", flush=True)
+        return "resume"
+    if gone := _manifest.missing_outputs(folder, old):
+        print(f"{name}: {folder} lacks {', '.join(gone[:3])}, made again", flush=True)
+        return "anew"
+    print(f"{name}: done already with the same inputs ({folder})", flush=True)
+    return "done"
+
+
+def _run(job: Job, inputs: dict[str, Any], entries: dict[str, Any], earlier: dict[str, Any] | None) -> None:
+    """Run the stage itself, with its manifest saying running, then done or failed."""
+    module = stage_module(job.name)
+    settings, folder = job.settings, job.folder
+    blocks = (job.name, *getattr(module, "BLOCKS", ()))
+    threads = _machine.prepare(settings, "model" in blocks)
+    manifest: dict[str, Any] = {
+        "schema": _manifest.SCHEMA,
+        "stage": job.name,
+        "status": "running",
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "attempts": (earlier["attempts"] if earlier else 0) + 1,
+        "seconds": earlier["seconds"] if earlier else 0.0,
+        "parents": entries,
+        **_manifest.origins(settings, blocks, inputs),
+        "inputs_digest": digest(inputs),
+        "inputs": inputs,
+        **_machine.machine(threads),
+    }
+    spent = manifest["seconds"]
+    began = time.monotonic()
+
+    def write(status: str, **more: Any) -> None:
+        manifest.update(status=status, seconds=round(spent + time.monotonic() - began, 2), **more)
+        manifest.update(peak_memory=_machine.peak_memory(), facts=job.notes)
+        write_json(folder / _manifest.NAME, plain(manifest))
+
+    _machine.reset_peak_memory()
+    write("running")
+    write_text(folder / "config.yaml", _yaml(settings.as_dict()))
+    try:
+        with _handling(_raise_interrupted):
+            job._trackers.open(job)
+            metrics = plain(module.run(job))
+            write_json(folder / "metrics.json", metrics)
+            job._trackers.summary(metrics)
+    except (Exception, KeyboardInterrupt) as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        job._trackers.close(failed=not interrupted)
+        write("running" if interrupted else "failed", error=f"{type(error).__name__}: {error}")
+        raise
+    job._trackers.close()
+    outputs = _manifest.outputs_of(folder)
+    write("done", outputs=outputs, digest=digest([outputs, job.name]), error=None)
+    print(f"{job.name}: done in {duration(manifest['seconds'])} -> {folder}", flush=True)
+
+
+def _yaml(value: dict[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(plain(value), sort_keys=False, allow_unicode=True)

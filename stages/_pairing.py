@@ -1,0 +1,273 @@
+"""From scored candidates to preference pairs, in both directions. Pure functions.
+
+Each request yields at most one pair of a kind:
+
+    call_over_text              the right call beats a text where a call is needed (a missed call)
+    right_call_over_wrong_call  the right call beats another one (tool, arguments, schema, form)
+    answer_over_call, ask_over_call, refuse_over_call      the right text beats a needless call
+    answer_over_text, ask_over_text, refuse_over_text      the right text beats a wrong one
+
+Chosen is a right sample of the policy, or else the turn of the data; rejected is the policy's likeliest sample of its
+most frequent failure of that kind, or else a constructed mistake. `select` then sees to it that pairs for calling and
+pairs against it are equally many: without, the prior of the first token moves, and one error is bought with the other.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from data.transcript import Request
+from rewards._outcome import right_outcome
+
+Source = Literal["policy", "gold", "constructed"]
+CALL_OVER_TEXT, WRONG_CALL = "call_over_text", "right_call_over_wrong_call"
+TEXT_OVER_CALL = ("answer_over_call", "ask_over_call", "refuse_over_call")
+TEXT_OVER_TEXT = ("answer_over_text", "ask_over_text", "refuse_over_text")
+
+
+class PairingConfig(BaseModel):
+    """How candidates become pairs."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    margin: float = Field(5.0, gt=0)
+    """Fewest points between chosen and rejected."""
+    per_prompt: int = Field(2, ge=1)
+    """Most pairs of one request, each of another kind."""
+    balance: bool = True
+    """As many pairs for calling (call_over_text) as against it (text over call): constructed mistakes fill the smaller
+    side, and what is still too many on the other is left out."""
+    wrong_call_share: float = Field(0.3, ge=0, lt=1)
+    """Largest share of right_call_over_wrong_call among all pairs: two nearly equal calls push both down."""
+    malformed_share: float = Field(0.1, ge=0, le=1)
+    """Largest share of pairs whose rejected side is a needed call that does not parse."""
+    anchor_share: float = Field(0.1, ge=0, le=1)
+    """Share of the requests the policy always gets right that are kept, against constructed mistakes."""
+    constructed: list[Literal["missed_call", "needless_call", "sibling_tool", "invented_argument"]] = [
+        "missed_call",
+        "needless_call",
+        "sibling_tool",
+        "invented_argument",
+    ]
+    """Mistakes that may be constructed where the policy makes none of their kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A completion of one request, what it did and what it is worth; `recipe` says how a constructed one was made."""
+
+    text: str
+    outcome: str
+    points: float
+    source: Source
+    recipe: str | None = None
+    logprob: float | None = None
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two candidates of one request, the first better than the second by `margin` points."""
+
+    request: Request
+    chosen: Candidate
+    rejected: Candidate
+    kind: str
+
+    @property
+    def margin(self) -> float:
+        return self.chosen.points - self.rejected.points
+
+    @property
+    def constructed(self) -> bool:
+        return self.rejected.source == "constructed"
+
+
+def kind_of(request: Request, outcome: str) -> str:
+    """The kind of a pair whose rejected side has this outcome."""
+    if request.expected.act == "call":
+        return CALL_OVER_TEXT if outcome == "missed_call" else WRONG_CALL
+    return f"{request.expected.act}_over_{'call' if outcome == 'needless_call' else 'text'}"
+
+
+def pairs_of(
+    request: Request, candidates: Sequence[Candidate], config: PairingConfig, filtered: Counter[str]
+) -> list[Pair]:
+    """The pairs that one request can yield, the policy's own failures first; reasons against others are counted."""
+    chosen = _chosen(request, candidates)
+    if chosen is None:
+        filtered["no_right_candidate"] += 1
+        return []
+    own = [candidate for candidate in candidates if candidate.source == "policy"]
+    made = [candidate for candidate in candidates if candidate.source == "constructed"]
+    pairs: dict[str, Pair] = {}
+    for rejected in (*_likeliest_failures(request, own), *made):
+        pair = Pair(request, chosen, rejected, kind_of(request, rejected.outcome))
+        if pair.kind in pairs:
+            continue
+        if reason := _unfit(pair, config):
+            filtered[reason] += 1
+        else:
+            pairs[pair.kind] = pair
+    filtered["per_prompt"] += max(0, len(pairs) - config.per_prompt)
+    return list(pairs.values())[: config.per_prompt]
+
+
+def _chosen(request: Request, candidates: Sequence[Candidate]) -> Candidate | None:
+    """The policy's likeliest right sample, or else the turn of the data where it is right."""
+    right = [each for each in candidates if each.outcome == right_outcome(request) and not each.truncated]
+    best = max((each.points for each in right), default=0.0)
+    own = [each for each in right if each.source == "policy" and each.points == best]
+    gold = [each for each in right if each.source == "gold"]
+    return max(own, key=_likelihood, default=gold[0] if gold else None)
+
+
+def _likelihood(candidate: Candidate) -> float:
+    return candidate.logprob if candidate.logprob is not None else float("-inf")
+
+
+def _likeliest_failures(request: Request, own: Sequence[Candidate]) -> list[Candidate]:
+    """The likeliest sample of each outcome that is not right, the most frequent outcome first."""
+    failures: dict[str, list[Candidate]] = {}
+    for candidate in own:
+        if candidate.outcome != right_outcome(request):
+            failures.setdefault(candidate.outcome, []).append(candidate)
+    frequent = sorted(failures.values(), key=lambda group: (-len(group), max(each.points for each in group)))
+    return [max(group, key=lambda each: (not each.truncated, _likelihood(each))) for group in frequent]
+
+
+def _unfit(pair: Pair, config: PairingConfig) -> str | None:
+    """Why two candidates make no pair."""
+    chosen, rejected = pair.chosen.text.strip(), pair.rejected.text.strip()
+    if pair.rejected.truncated:  # nothing tells how it would have ended
+        return "truncated"
+    if pair.margin < config.margin:
+        return "margin"
+    if chosen == rejected:
+        return "identical"
+    if chosen.startswith(rejected) or rejected.startswith(chosen):
+        return "prefix"
+    return None
+
+
+def select(found: Mapping[str, Sequence[Pair]], config: PairingConfig, seed: int, filtered: Counter[str]) -> list[Pair]:
+    """Choose among the pairs of each request (by id) so that the shares of the configuration hold.
+
+    The policy's own failures come first, constructed ones fill up; `seed` draws which are left out, and why is counted.
+    Balance and shares need requests of both sides: data that always calls is not held to them.
+    """
+    dice = random.Random(f"pairs {seed}")
+    pairs = [pair for request in found.values() for pair in request]
+    dice.shuffle(pairs)
+    own = _without_excess_malformed([pair for pair in pairs if not pair.constructed], config, filtered)
+    made = [pair for pair in pairs if pair.constructed]
+    both_sides = {pair.request.expected.act == "call" for pair in pairs} == {True, False}
+
+    calls, against = _of(own, CALL_OVER_TEXT), _of(own, *TEXT_OVER_CALL)
+    if config.balance and both_sides:
+        goal = max(len(calls), len(against))
+        calls = [*calls, *_of(made, CALL_OVER_TEXT)][:goal]
+        against = [*against, *_of(made, *TEXT_OVER_CALL)][:goal]
+        fewer = min(len(calls), len(against))
+        filtered["balance"] += len(calls) + len(against) - 2 * fewer
+        calls, against = calls[:fewer], against[:fewer]
+    kept = [*calls, *against, *_of(own, *TEXT_OVER_TEXT)]
+    wrong = _of(own, WRONG_CALL)
+    if both_sides:
+        room = int(len(kept) * config.wrong_call_share / (1 - config.wrong_call_share))
+        filtered["wrong_call_share"] += max(0, len(wrong) - room)
+        wrong = wrong[:room]
+    kept += wrong
+    kept += _anchors(made, kept, found, config, both_sides)
+    place = {id_: number for number, id_ in enumerate(found)}
+    return sorted(kept, key=lambda pair: (place[pair.request.id], pair.kind))
+
+
+def _of(pairs: Iterable[Pair], *kinds: str) -> list[Pair]:
+    return [pair for pair in pairs if pair.kind in kinds]
+
+
+def _without_excess_malformed(own: list[Pair], config: PairingConfig, filtered: Counter[str]) -> list[Pair]:
+    broken = [pair for pair in own if pair.rejected.outcome == "malformed_call"]
+    excess = {pair.request.id for pair in broken[int(config.malformed_share * len(own)) :]}
+    filtered["malformed_share"] += len(excess)
+    return [pair for pair in own if pair.request.id not in excess or pair.rejected.outcome != "malformed_call"]
+
+
+def _anchors(
+    made: Sequence[Pair],
+    kept: Sequence[Pair],
+    found: Mapping[str, Sequence[Pair]],
+    config: PairingConfig,
+    both_sides: bool,
+) -> list[Pair]:
+    """Pairs against constructed mistakes on a share of the requests that the policy always gets right.
+
+    As many for calling as against it, where there are both, and as many of right over wrong calls.
+    """
+    mastered = {id_ for id_, pairs in found.items() if all(pair.constructed for pair in pairs)}
+    taken = {(pair.request.id, pair.kind) for pair in kept}
+    left = [pair for pair in made if pair.request.id in mastered and (pair.request.id, pair.kind) not in taken]
+    each = math.ceil(config.anchor_share * len(mastered) / 3)
+    calls, against = _of(left, CALL_OVER_TEXT)[:each], _of(left, *TEXT_OVER_CALL)[:each]
+    if config.balance and both_sides:
+        fewer = min(len(calls), len(against))
+        calls, against = calls[:fewer], against[:fewer]
+    return [*calls, *against, *_of(left, WRONG_CALL)[:each]]
+
+
+def behaviour(requests: Sequence[Request], sampled: Sequence[Sequence[Candidate]]) -> dict[str, Any]:
+    """What the policy's samples did: outcomes by the act that was right, and requests that give no signal."""
+    outcomes: dict[str, Counter[str]] = {}
+    always = never = tied = 0
+    for request, row in zip(requests, sampled, strict=True):
+        outcomes.setdefault(request.expected.act, Counter()).update(candidate.outcome for candidate in row)
+        right = sum(candidate.outcome == right_outcome(request) for candidate in row)
+        always += right == len(row)
+        never += right == 0
+        tied += len({candidate.points for candidate in row}) == 1
+    return {
+        "samples": sum(len(row) for row in sampled),
+        "always_right": always,
+        "never_right": never,
+        "tied": tied,
+        "outcomes": {act: dict(sorted(counted.items())) for act, counted in sorted(outcomes.items())},
+    }
+
+
+def summary(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Pairs by kind, where their sides come from, the balance of the first token, and lengths: for report.json."""
+    kinds = Counter(pair.kind for pair in pairs)
+    call, text = kinds[CALL_OVER_TEXT], sum(kinds[kind] for kind in TEXT_OVER_CALL)
+    return {
+        "pairs": len(pairs),
+        "requests_with_pairs": len({pair.request.id for pair in pairs}),
+        "by_kind": dict(sorted(kinds.items())),
+        "by_source": dict(sorted(Counter(_sources(pair) for pair in pairs).items())),
+        "rejected_outcomes": dict(sorted(Counter(pair.rejected.outcome for pair in pairs).items())),
+        "balance": {"call_over_text": call, "text_over_call": text, "ratio": call / text if text else None},
+        "length": {
+            kind: {
+                "chosen": _mean(len(pair.chosen.text) for pair in pairs if pair.kind == kind),
+                "rejected": _mean(len(pair.rejected.text) for pair in pairs if pair.kind == kind),
+            }
+            for kind in sorted(kinds)
+        },
+        "margin": _mean(pair.margin for pair in pairs),
+    }
+
+
+def _sources(pair: Pair) -> str:
+    return f"{pair.chosen.source} over {pair.rejected.recipe or pair.rejected.source}"
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    listed = list(values)
+    return round(sum(listed) / len(listed), 1) if listed else None

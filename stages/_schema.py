@@ -1,0 +1,145 @@
+"""Between Hydra and pydantic: what stages there are, and their fields, published for Hydra to compose.
+
+A stage is a module of stages/ without a leading underscore. It has a pydantic class `Config` and a function `run(job)`
+that returns its metrics, and may have
+
+    PARENTS    stages whose results it reads
+    OPTIONAL   stages whose results it reads where they are done
+    BRINGS     stages that are run before it unless they are done
+    BLOCKS     blocks of the configuration, beside its own, that its result depends on
+    VERSION    a number, raised when the code makes something else of the same inputs
+    refuse(settings, above)  raises UserError for what cannot be done, before an earlier result is touched; `above` has
+               the folders of PARENTS and OPTIONAL that are done
+    show(job)  prints what was found, just now or by an earlier call
+    refuse(settings, parents' folders)  raises UserError where its settings do not fit them
+
+A class of settings may have FREE, the names of fields that change no result, and FILES, those that name files.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType, UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from stages._errors import UserError, nearest
+from stages._settings import RootConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "conf"
+GROUPS = {
+    "model": ("stages._model", "ModelConfig"),
+    "data": ("data.load", "DataConfig"),
+    "reward": ("rewards._table", "RewardConfig"),
+    "tracking": ("stages._tracking", "TrackingConfig"),
+}
+
+
+@functools.cache
+def stage_names() -> tuple[str, ...]:
+    """Every stage there is: the modules of stages/ without a leading underscore."""
+    return tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_")))
+
+
+def stage_module(name: str) -> ModuleType:
+    """The module of a stage; UserError with the nearest name where there is none."""
+    if name not in stage_names():
+        raise UserError(f"stage={name}: no such stage{nearest(name, stage_names())} ({', '.join(stage_names())})")
+    return importlib.import_module(f"stages.{name}")
+
+
+def brings(name: str) -> tuple[str, ...]:
+    """The stages run before this one unless they are done, in order."""
+    return tuple(getattr(stage_module(name), "BRINGS", ()))
+
+
+def parents(name: str) -> tuple[str, ...]:
+    """The stages whose results this one reads."""
+    return tuple(getattr(stage_module(name), "PARENTS", ()))
+
+
+def optional_parents(name: str) -> tuple[str, ...]:
+    """The stages whose results this one reads where they are done, and does without elsewhere."""
+    return tuple(getattr(stage_module(name), "OPTIONAL", ()))
+
+
+def stages_within(name: str) -> tuple[str, ...]:
+    """The stages whose settings `stage=<name>` brings: its own, those it runs, those its result depends on."""
+    found: dict[str, None] = {}
+    for other in (*brings(name), *getattr(stage_module(name), "BLOCKS", ())):
+        if other not in GROUPS:
+            found |= dict.fromkeys(stages_within(other))
+    return (*(other for other in found if other != name), name)
+
+
+def block_class(name: str) -> type[BaseModel]:
+    """The pydantic class of a block: of a group (model, data, …) or of a stage."""
+    if name in GROUPS:
+        module, attribute = GROUPS[name]
+        return getattr(importlib.import_module(module), attribute)
+    return stage_module(name).Config
+
+
+def publish() -> None:
+    """Write every block's fields and defaults into Hydra's ConfigStore, so that each can be overridden unrepeated."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    store.store(group="schema", name="root", node=_fields(RootConfig))
+    for name in (*GROUPS, *stage_names()):
+        config = block_class(name)
+        store.store(group="schema", name=name, node=_fields(config))
+        for part, inner in _optional_parts(config):
+            store.store(group=f"schema/{name}", name=part, node=_fields(inner))
+    for name in stage_names():
+        if not (CONF / "stage" / f"{name}.yaml").exists():  # a new stage is one file: its YAML may come later
+            defaults = [*brings(name), f"/schema/{name}@{name}"]
+            store.store(group="stage", name=name, node={"defaults": defaults}, package="_global_")
+
+
+def _fields(config: type[BaseModel]) -> Any:
+    """A class as a tree for OmegaConf: defaults, ??? where required; free-form mappings stay open to new keys."""
+    from omegaconf import OmegaConf
+
+    tree = OmegaConf.create({})
+    for name, field in config.model_fields.items():
+        if field.is_required():
+            tree[name] = "???"
+            continue
+        value = field.get_default(call_default_factory=True)
+        tree[name] = _fields(type(value)) if isinstance(value, BaseModel) else _plain(value)
+        if get_origin(field.annotation) is dict and value is not None:
+            OmegaConf.set_struct(tree[name], False)
+    return tree
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(inner) for inner in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _optional_parts(config: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Nested blocks that are off (None) unless a YAML brings them."""
+    for name, field in config.model_fields.items():
+        if field.default is None and (inner := model_in(field.annotation)):
+            yield name, inner
+
+
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """The nested block a field holds, if it holds one."""
+    return next((one for one in members(annotation) if isinstance(one, type) and issubclass(one, BaseModel)), None)
+
+
+def members(annotation: Any) -> tuple[Any, ...]:
+    """The types a field may have: those of a union, or its one."""
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)

@@ -1,0 +1,110 @@
+"""From completions to points: read by the dialect, judged against what was expected, weighed by the reward table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from data.transcript import Reading, Request
+from rewards._outcome import Judgement, judge
+from rewards._table import RewardConfig, Score, points
+from stages._errors import UserError
+from stages._metrics import metrics
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from stages._job import Job
+    from stages._sampling import Completion
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A completion with what was read out of it, what that amounts to, and what it is worth."""
+
+    completion: Completion
+    reading: Reading
+    judgement: Judgement
+    score: Score
+
+
+def score(
+    requests: Sequence[Request], completions: Sequence[Sequence[Completion]], dialect: ModuleType, reward: RewardConfig
+) -> list[list[Scored]]:
+    """Score every completion of every request; a scorer that crashes stops here and names the row."""
+    return [
+        [score_one(request, completion, dialect, reward) for completion in row]
+        for request, row in zip(requests, completions, strict=True)
+    ]
+
+
+def score_one(request: Request, completion: Completion, dialect: ModuleType, reward: RewardConfig) -> Scored:
+    """Score one completion of one request."""
+    try:
+        reading = dialect.read(completion.text, request.tools)
+        judgement = judge(request, reading, truncated=completion.truncated)
+        return Scored(completion, reading, judgement, points(judgement, reward, request, reading))
+    except Exception as error:
+        error.add_note(f"while scoring request {request.id}, completion {completion.text[:200]!r}")
+        raise
+
+
+def measure(requests: Sequence[Request], scored: Sequence[Scored]) -> dict[str, Any]:
+    """The contract's fields of one model, from its one answer to each request."""
+    return metrics(requests, [each.reading for each in scored], [each.judgement for each in scored])
+
+
+def spread(requests: Sequence[Request], limit: int | None) -> list[Request]:
+    """At most `limit` requests, evenly spaced, so that every kind keeps its share in any order; None takes all."""
+    if limit is None or limit >= len(requests):
+        return list(requests)
+    return [requests[place * len(requests) // limit] for place in range(limit)]
+
+
+def renderable(
+    tokenizer: PreTrainedTokenizerBase, dialect: ModuleType, requests: Sequence[Request]
+) -> tuple[list[Request], list[str]]:
+    """The requests that the chat template takes, and for each other one why it does not."""
+    from stages._sampling import TemplateError, prompt_of
+
+    kept, refused = [], []
+    for request in requests:
+        try:
+            prompt_of(tokenizer, dialect, request)
+            kept.append(request)
+        except TemplateError as error:
+            refused.append(f"{request.id}: {error}")
+    return kept, refused
+
+
+def check_refused(refused: Sequence[str], total: int, share: float, setting: str) -> None:
+    """UserError where nothing is left, or more than this share was refused."""
+    if len(refused) == total or len(refused) > share * total:
+        raise UserError(
+            f"{setting}: the chat template refuses {len(refused)} of {total} requests, above the allowed share of"
+            f" {share:g}; choose another model.dialect or model.chat_template, mend the rows, or raise the share",
+            *(f"  {reason}" for reason in refused[:5]),
+        )
+
+
+def answer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    dialect: ModuleType,
+    requests: Sequence[Request],
+    reward: RewardConfig,
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    label: str,
+    job: Job | None = None,
+) -> list[Scored]:
+    """One greedy answer to each request, scored."""
+    from stages._sampling import generate
+
+    completions = generate(
+        model, tokenizer, dialect, requests, max_new_tokens=max_new_tokens, batch_size=batch_size, label=label, job=job
+    )
+    return [row[0] for row in score(requests, completions, dialect, reward)]

@@ -1,0 +1,288 @@
+"""What stages that train adapters with a TRL trainer share: settings, arguments, order of rows, checkpoints, costs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import random
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stages._errors import UserError, nearest
+from stages._files import digest, read_json, write_json
+from stages._model import compute_dtype, device, is_quantized
+
+if TYPE_CHECKING:
+    from stages._job import Job
+
+# Arguments of TRL that have a place of their own here; two places would contradict each other.
+_TAKEN = {"output_dir": "runs_dir", "seed": "seed", "report_to": "tracking", "max_length": "model.max_length"}
+_COMPLETE = "complete.json"  # written last into a checkpoint, with the digest of each of its files
+
+
+class TrainingConfig(BaseModel):
+    """Settings of every stage that trains an adapter."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    learning_rate: float | None = Field(None, gt=0)
+    """Peak step size; without it, the model preset's for this kind of training."""
+    epochs: float = Field(2.0, gt=0)
+    """Passes over the rows."""
+    max_steps: int | None = Field(None, ge=1)
+    """Stop after so many steps, whatever the epochs."""
+    batch_size: int = Field(16, ge=1)
+    """Rows a step. What does not fit at once (model.micro_batch) is accumulated."""
+    warmup: float = Field(0.03, ge=0)
+    """Share of the steps in which the step size rises; 1 and more: so many steps."""
+    schedule: str = "cosine"
+    """How the step size falls: any scheduler name of transformers."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decay of the adapter weights."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Longest gradient; longer ones are scaled down."""
+    optimizer: str | None = None
+    """Any optimizer name of transformers; without it, AdamW, with paged 8-bit states over a 4-bit base."""
+    max_dropped: float = Field(0.02, ge=0, le=1)
+    """Share of rows that may be left out (too long, refused by the chat template) before it is an error."""
+    log_every: int = Field(10, ge=1)
+    """Steps between rows of log.jsonl."""
+    save_every: int = Field(100, ge=1)
+    """Steps between checkpoints. An interruption that can be handled saves one in any case."""
+    trainer: dict[str, Any] = Field(default_factory=dict)
+    """Any argument of the TRL trainer's configuration, checked against the installed class."""
+
+
+def arguments(
+    kind: type[Any], job: Job, config: TrainingConfig, learning_rate: float, rows_an_example: int = 1, **own: Any
+) -> Any:
+    """The TRL configuration object for this stage; UserError for a `trainer` key that the class does not have."""
+    import torch
+
+    model = job.settings.model
+    on_gpu = device() == "cuda"
+    micro = min(config.batch_size, max(1, model.micro_batch // rows_an_example))
+    while config.batch_size % micro:  # the largest part that divides the batch
+        micro -= 1
+    compute = compute_dtype(model, training=True)
+    chosen = {
+        "output_dir": str(job.folder / "checkpoints"),
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": config.batch_size // micro,
+        "per_device_eval_batch_size": micro,
+        "num_train_epochs": config.epochs,
+        "max_steps": config.max_steps or -1,
+        "learning_rate": config.learning_rate or learning_rate,
+        "lr_scheduler_type": config.schedule,
+        "warmup_steps": config.warmup,
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "optim": config.optimizer or _optimizer(is_quantized(model), on_gpu),
+        "logging_steps": config.log_every,
+        "logging_first_step": True,
+        "save_strategy": "steps",
+        "save_steps": config.save_every,
+        "save_total_limit": 2,
+        "report_to": "none",
+        "seed": job.seed,
+        "bf16": compute == torch.bfloat16,
+        "fp16": compute == torch.float16,
+        "use_cpu": not on_gpu,
+        "dataloader_pin_memory": on_gpu,
+        "disable_tqdm": True,
+        "gradient_checkpointing": model.activation_checkpointing,
+        "max_length": None,  # rows are within model.max_length; TRL would cut them without a word
+    } | own
+    known = {field.name for field in dataclasses.fields(kind) if field.init}
+    wrong = [
+        f"{job.name}.trainer.{key}: {kind.__name__} has no such argument{nearest(key, known)}"
+        for key in config.trainer
+        if key not in known
+    ]
+    wrong += [f"{job.name}.trainer.{key}: say {_TAKEN[key]}=… instead" for key in config.trainer if key in _TAKEN]
+    if wrong:
+        raise UserError(*wrong)
+    try:
+        return kind(**(chosen | config.trainer))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{job.name}: {kind.__name__} refuses these settings: {error}") from error
+
+
+def _optimizer(quantized: bool, on_gpu: bool) -> str:
+    if quantized:
+        return "paged_adamw_8bit" if on_gpu else "adamw_8bit"  # there is nowhere to page to
+    return "adamw_torch_fused"
+
+
+def ordered(trainer: type[Any], lengths: list[int]) -> type[Any]:
+    """The trainer class with batches of rows of like length, in an order that (seed, epoch) alone decide.
+
+    transformers' own grouping draws from the global random state, so that a resumed run would see another order.
+    """
+
+    class Ordered(trainer):
+        def _get_train_sampler(self, train_dataset: Any = None) -> LengthGrouped:
+            size = self.args.per_device_train_batch_size
+            return LengthGrouped(lengths, size, size * self.args.gradient_accumulation_steps, self.args.seed)
+
+    Ordered.__name__ = trainer.__name__
+    return Ordered
+
+
+class LengthGrouped:
+    """Row numbers so that each micro-batch has rows of like length and each step a random mix of lengths."""
+
+    def __init__(self, lengths: list[int], micro: int, batch: int, seed: int, window: int = 20) -> None:
+        self.lengths, self.micro, self.window, self.seed = lengths, micro, window * batch, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        draw = random.Random(f"{self.seed}/{self.epoch}")
+        order = list(range(len(self.lengths)))
+        draw.shuffle(order)
+        groups: list[list[int]] = []
+        for start in range(0, len(order), self.window):
+            near = sorted(order[start : start + self.window], key=lambda row: self.lengths[row])
+            groups += [near[place : place + self.micro] for place in range(0, len(near), self.micro)]
+        full = [group for group in groups if len(group) == self.micro]
+        draw.shuffle(full)
+        # Incomplete groups go last, or they would shift the borders of all batches behind them.
+        for group in (*full, *(group for group in groups if len(group) < self.micro)):
+            yield from group
+
+
+def train(job: Job, trainer: Any, guard: Callable[[dict[str, Any]], bool] | None = None) -> dict[str, Any]:
+    """Train, or go on from the newest whole checkpoint; prints and returns what it took. Interrupted: saves and raises.
+
+    `guard` sees every logged row, and ends the training by returning True.
+    """
+    from transformers import PrinterCallback
+
+    for name, parameter in trainer.model.named_parameters():
+        if parameter.requires_grad and parameter.dtype.itemsize < 4:
+            raise RuntimeError(f"{name} is {parameter.dtype}: adapters train in float32, small steps vanish otherwise")
+    checkpoint = newest_checkpoint(job)
+    first = int(checkpoint.name.split("-")[1]) if checkpoint else 0
+    job.rewind(first)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_watch(job, first, guard))
+    before = memory_gib()
+    job.say(f"{before:.2f} GiB {MEMORY_WORDS[device()]} before training")
+    began = time.monotonic()
+    with job.finishing_steps():
+        done = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    seconds, peak = time.monotonic() - began, memory_gib(peak=True)
+    job.say(
+        f"{trainer.state.global_step - first} steps in {seconds:.1f} s; {peak:.2f} GiB {MEMORY_WORDS[device()]} at the"
+        f" peak, {max(0.0, peak - before):.2f} GiB of it for training"
+    )
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    return {
+        "steps": trainer.state.global_step,
+        "resumed_from_step": first,
+        "loss_first": losses[0] if losses else None,
+        "loss_last": losses[-1] if losses else None,
+        "loss_mean": done.training_loss if not first else None,
+        "train_seconds": round(seconds, 2),
+        "memory_before_gib": round(before, 3),
+        "memory_peak_gib": round(peak, 3),
+        "memory_kind": MEMORY_WORDS[device()],
+    }
+
+
+def _watch(job: Job, first: int, guard: Callable[[dict[str, Any]], bool] | None) -> Any:
+    """The callback that shows progress, writes log.jsonl, seals checkpoints, and stops after the step when asked to."""
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar, self.loss = job.bar(state.max_steps, "training", first), ""
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                self.loss = f"loss {logs['loss']:.3f}"
+            if logs and "train_runtime" not in logs:
+                job.log({"step": state.global_step} | logs)
+            if guard and logs and guard(logs):
+                control.should_save = control.should_training_stop = True
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar.update(state.global_step, self.loss)
+            if job.stopping:
+                control.should_save = control.should_training_stop = True
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            seal(job.folder / "checkpoints" / f"checkpoint-{state.global_step}")
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar.close()
+
+    return Watch()
+
+
+def seal(checkpoint: Path) -> None:
+    """Declare a checkpoint whole: nothing that is missing or changed since is ever read back."""
+    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path.name != _COMPLETE]
+    write_json(checkpoint / _COMPLETE, {str(path.relative_to(checkpoint)): digest(path) for path in files})
+
+
+def newest_checkpoint(job: Job) -> Path | None:
+    """The newest checkpoint of this folder that is whole; broken ones are told and removed."""
+    found = [path for path in (job.folder / "checkpoints").glob("checkpoint-*") if re.search(r"-\d+$", path.name)]
+    for path in sorted(found, key=lambda path: -int(path.name.split("-")[1])):
+        sealed = read_json(path / _COMPLETE)
+        if sealed and all((path / name).is_file() and digest(path / name) == value for name, value in sealed.items()):
+            job.say(f"resuming from step {path.name.split('-')[1]}")
+            return path
+        job.say(f"{path.name} is incomplete or changed, not used")
+        shutil.rmtree(path)
+    return None
+
+
+def forget_checkpoints(job: Job) -> None:
+    """Remove the checkpoints of a stage that has what it wanted from them."""
+    shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
+
+
+@contextlib.contextmanager
+def adapters_stay_float32(model: Any) -> Iterator[None]:
+    """Hide from a TRL trainer under construction that the base is in 4 bits: it would round the adapter to bfloat16."""
+    base = model.get_base_model()
+    hidden = getattr(base, "is_loaded_in_4bit", False)
+    if hidden:
+        base.is_loaded_in_4bit = False
+    try:
+        yield
+    finally:
+        if hidden:
+            base.is_loaded_in_4bit = True
+
+
+MEMORY_WORDS = {"cuda": "of GPU memory reserved", "cpu": "resident"}
+
+
+def memory_gib(peak: bool = False) -> float:
+    """Memory reserved on the GPU, or resident in RAM where there is none; `peak`: the most since the stage began."""
+    if device() == "cuda":
+        import torch
+
+        return (torch.cuda.max_memory_reserved() if peak else torch.cuda.memory_reserved()) / 2**30
+    import psutil
+
+    if peak:
+        from stages._machine import peak_memory
+
+        return peak_memory()["host_bytes"] / 2**30
+    return psutil.Process().memory_info().rss / 2**30

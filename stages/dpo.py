@@ -1,0 +1,208 @@
+"""Preference training: make the right answers of pairs.jsonl likelier than the wrong ones, from the SFT policy on.
+
+    python train.py stage=dpo run=mine [dpo.beta=0.05 dpo.guard=stop dpo.loss=[sigmoid] dpo.loss_weights=[1.0]]
+
+TRL's DPOTrainer goes on with the SFT adapter; its reference is a frozen copy of the same adapter, which is checked
+before the first step. The NLL term and the guard are there because pairs of nearly equal calls push both sides down.
+Writes dpo/adapter and, on validation requests, both error rates. Left out: full fine-tuning, and another reference.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from stages._training import TrainingConfig
+
+if TYPE_CHECKING:
+    from stages._job import Job
+
+PARENTS = ("sft", "pairs")
+BRINGS = ("pairs",)
+BLOCKS = ("model", "data", "reward", "evaluate")
+
+
+class Config(TrainingConfig):
+    """Settings of stage=dpo."""
+
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the pairs."""
+    log_every: int = Field(5, ge=1)
+    """Steps between rows of log.jsonl."""
+    beta: float = Field(0.1, gt=0)
+    """How strongly the policy is held to the reference; smaller lets it go further."""
+    loss: list[str] = Field(["sigmoid", "sft"], min_length=1)
+    """Losses of TRL's DPOTrainer that are added up; sft is the mean NLL of the chosen answers."""
+    loss_weights: list[float] = Field([1.0, 0.2], min_length=1)
+    """Weight of each loss."""
+    guard: Literal["stop", "warn", "off"] = "warn"
+    """What to do when chosen answers lose too much probability themselves."""
+    guard_drop: float = Field(8.0, gt=0)
+    """Nats that the mean log-probability of chosen answers may lose against the reference before the guard acts."""
+
+    @model_validator(mode="after")
+    def _one_weight_a_loss(self) -> Config:
+        if len(self.loss) != len(self.loss_weights):
+            raise ValueError(f"loss_weights: {len(self.loss_weights)} weights for {len(self.loss)} losses")
+        return self
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Train on the pairs, then ask the validation requests; returns losses, margins, costs and validation rates."""
+    results = _train(job)
+    gc.collect()  # the trainer's cycles hold the model
+    return results | _validate(job)
+
+
+def _train(job: Job) -> dict[str, Any]:
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    from stages import _training
+    from stages._files import read_jsonl
+    from stages._model import load_policy, load_tokenizer, save_adapter
+
+    config, model_config = job.config, job.settings.model
+    args = _training.arguments(
+        DPOConfig,
+        job,
+        config,
+        model_config.preference_learning_rate,
+        rows_an_example=2,
+        beta=config.beta,
+        loss_type=list(config.loss),
+        loss_weights=list(config.loss_weights),
+    )
+    tokenizer = load_tokenizer(model_config)
+    pairs, counts = pair_rows(tokenizer, read_jsonl(job.parent("pairs") / "pairs.jsonl"), model_config.max_length)
+    job.record(**counts.as_dict())
+    counts.check(config.max_dropped, "dpo.max_dropped")
+    job.say(f"{counts.kept} pairs of {counts.total}")
+
+    class PairTrainer(DPOTrainer):
+        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+            return dataset  # in ids already: as text it would get another end of turn, and be cut where tokens merge
+
+    lengths = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in pairs]
+    model = load_policy(model_config, job.parent("sft") / "adapter", trainable=True)
+    with _training.adapters_stay_float32(model):
+        trainer = _training.ordered(PairTrainer, lengths)(
+            model=model, args=args, train_dataset=Dataset.from_list(pairs), processing_class=tokenizer
+        )
+    reference = check_reference(trainer, pairs[:8])
+    results = _training.train(job, trainer, _guard(job, config))
+    save_adapter(model, job.folder / "adapter")
+    _training.forget_checkpoints(job)
+    last = [row for row in trainer.state.log_history if "rewards/margins" in row][-1]
+    names = {"margin": "rewards/margins", "accuracy": "rewards/accuracies", "chosen_logp": "logps/chosen"}
+    shown = {name: last[key] for name, key in names.items()}
+    return counts.as_dict() | reference | results | shown | {"chosen_gain_nats": last["rewards/chosen"] / config.beta}
+
+
+def pair_rows(tokenizer: Any, rows: Any, max_length: int) -> tuple[list[dict[str, list[int]]], Any]:
+    """Pairs as ids: the prompt as generation encodes it, each answer with its end of turn; and what became of them."""
+    from stages._rows import Counts
+    from stages._sampling import TemplateError, encode, render, turn_end
+
+    counts = Counts()
+    end = list(turn_end(tokenizer).ids)
+    kept: list[dict[str, list[int]]] = []
+    for row in rows:
+        counts.total += 1
+        try:
+            prompt = encode(tokenizer, render(tokenizer, row["tools"], row["prompt"], prompt=True))
+        except TemplateError as error:
+            counts.drop("refused", row["id"], str(error))
+            continue
+        sides = {side: encode(tokenizer, row[side]) + end for side in ("chosen", "rejected")}
+        if sides["chosen"] == sides["rejected"]:
+            raise ValueError(f"{row['id']}: chosen and rejected are the same tokens")
+        longest = len(prompt) + max(map(len, sides.values()))
+        if longest > max_length:
+            counts.drop("too_long", row["id"], f"{longest} tokens, model.max_length is {max_length}")
+            continue
+        counts.kept += 1
+        kept.append({"prompt_ids": prompt, "chosen_ids": sides["chosen"], "rejected_ids": sides["rejected"]})
+    return kept, counts
+
+
+def check_reference(trainer: Any, rows: Sequence[dict[str, list[int]]], tolerance: float = 1e-4) -> dict[str, float]:
+    """Before the first step policy and reference must agree: margins 0, loss ln 2. RuntimeError says what was seen.
+
+    It fails for a reference that is the base or another adapter, for dropout left on, and for rounded adapters.
+    """
+    import math
+
+    import torch
+
+    batch = trainer._prepare_inputs(trainer.data_collator(list(rows)))
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    with torch.no_grad(), trainer.accelerator.autocast():
+        policy = trainer.model(**inputs, labels=labels, fused_lm_head=True).log_probs.sum(1).chunk(2)
+    reference = trainer.compute_ref_log_probs(trainer.model, batch)
+    margins = trainer.beta * ((policy[0] - reference[0]) - (policy[1] - reference[1]))
+    loss = -torch.nn.functional.logsigmoid(margins).mean().item()
+    margin = margins.abs().max().item()
+    if not (margin <= tolerance and abs(loss - math.log(2)) <= tolerance):
+        raise RuntimeError(
+            f"at step 0 the policy is not its reference: loss {loss:.6f} instead of ln 2 = {math.log(2):.6f}, largest"
+            f" margin {margin:.2e} instead of 0; preference training would start from, or be held to, another model"
+        )
+    return {"loss_at_step_0": loss, "margin_at_step_0": margin}
+
+
+def _guard(job: Job, config: Config) -> Any:
+    """Looks at each logged row; True says to stop training."""
+    told = False
+
+    def look(logs: dict[str, Any]) -> bool:
+        nonlocal told
+        gain = logs.get("rewards/chosen", 0.0) / config.beta
+        if config.guard == "off" or gain >= -config.guard_drop:
+            return False
+        if not told:
+            told = True
+            job.record(guard={"chosen_gain_nats": gain, "action": config.guard})
+            job.say(
+                f"chosen answers lost {-gain:.1f} nats against the reference (dpo.guard_drop={config.guard_drop:g}):"
+                + (" stopping here" if config.guard == "stop" else " both sides are being pushed down")
+                + "; a smaller dpo.learning_rate, a larger dpo.beta or a larger weight of sft in dpo.loss_weights helps"
+            )
+        return config.guard == "stop"
+
+    return look
+
+
+def _validate(job: Job) -> dict[str, Any]:
+    """The contract's rates on the validation requests, greedy, by the adapter as it lies on disk."""
+    from data import dialects, load
+    from stages import _scoring
+    from stages._model import load_policy, load_tokenizer
+
+    settings, how = job.settings, job.settings.stage("evaluate")
+    tokenizer, dialect = load_tokenizer(settings.model), dialects.get(settings.model.dialect)
+    asked = _scoring.spread(load.load(settings.data).validation, how.limit)
+    requests, refused = _scoring.renderable(tokenizer, dialect, asked)
+    if not requests:
+        return {"validation_n": 0}
+    scored = _scoring.answer(
+        load_policy(settings.model, Path(job.folder / "adapter")),
+        tokenizer,
+        dialect,
+        requests,
+        settings.reward,
+        max_new_tokens=how.max_new_tokens,
+        batch_size=how.batch_size or settings.model.sample_batch,
+        label="validation",
+        job=job,
+    )
+    rates = {name: value for name, value in _scoring.measure(requests, scored).items() if not isinstance(value, dict)}
+    shown = {name: rates[name] for name in ("false_tool_call_rate", "missed_call_rate")}
+    said = ", ".join(f"{name} {'-' if value is None else f'{value:.1%}'}" for name, value in shown.items())
+    job.say(f"{len(requests)} validation requests: {said}")
+    return {"validation_refused_by_template": len(refused)} | {f"validation_{name}": rates[name] for name in rates}

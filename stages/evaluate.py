@@ -1,0 +1,200 @@
+"""Base, sft, dpo and merged side by side on the same held-out requests.
+
+    python train.py stage=evaluate run=mine [evaluate.limit=100]
+
+One greedy answer a request and model, computed in float32 on a CPU. Needs sft; dpo and merged join where they are done.
+Writes evaluate/{metrics.json,requests.jsonl,predictions.jsonl,report.html}. After an interruption, models that have
+answered are not asked again. Left out: sampling, constrained decoding, and judging texts by anything but rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
+
+    from data.transcript import Request
+    from stages._job import Job
+    from stages._sampling import Completion
+    from stages._scoring import Scored
+    from stages._settings import Settings
+
+Name = Literal["base", "sft", "dpo", "merged"]
+STAGE_OF = {"sft": "sft", "dpo": "dpo", "merged": "merge"}
+
+PARENTS = ("sft",)
+OPTIONAL = ("dpo", "merge")
+BLOCKS = ("model", "data", "reward")
+
+
+class Config(BaseModel):
+    """Settings of stage=evaluate, and of the short evaluation at the end of stages that train."""
+
+    model_config = ConfigDict(extra="forbid")
+    FREE: ClassVar[tuple[str, ...]] = ("batch_size",)
+
+    models: list[Name] | None = Field(None, min_length=1)
+    """Which of base, sft, dpo and merged; without it, base and all that are done."""
+    limit: int | None = Field(None, ge=1)
+    """At most so many requests, evenly spaced over the held-out ones."""
+    max_new_tokens: int = Field(256, ge=1)
+    """Longest answer; one that reaches it counts as cut off."""
+    batch_size: int | None = Field(None, ge=1)
+    """Requests answered at once; without it, model.sample_batch."""
+    max_dropped: float = Field(0.02, ge=0, le=1)
+    """Share of the requests that the chat template may refuse before it is an error."""
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Ask every model; returns the contract's fields for each."""
+    models = chosen(job)
+    from data import dialects, load
+    from data.formats.world import write_request
+    from stages import _scoring
+    from stages._files import write_jsonl, write_text
+    from stages._model import load_tokenizer
+    from stages._report import render
+    from stages._summary import expected_against_predicted
+
+    settings, config = job.settings, job.config
+    dialect = dialects.get(settings.model.dialect)
+    data = load.load(settings.data)
+    held_out = _scoring.spread(data.test, config.limit)
+    requests, refused = _scoring.renderable(load_tokenizer(settings.model), dialect, held_out)
+    job.record(data=data.digest, requests=len(requests), requests_refused_by_template=len(refused))
+    _scoring.check_refused(refused, len(held_out), config.max_dropped, "evaluate.max_dropped")
+    rows = [write_request(request) for request in requests]
+    write_jsonl(job.folder / "requests.jsonl", rows)
+
+    answered = _answered(job, requests) if job.resuming else {}
+    job.rewind(0)
+    metrics: dict[str, Any] = {}
+    predictions: dict[str, dict[str, Any]] = {}
+    for step, model in enumerate(models, 1):
+        completions = answered.get(model) or ask(job, model, requests, dialect)
+        scored = [
+            row[0] for row in _scoring.score(requests, [[each] for each in completions], dialect, settings.reward)
+        ]
+        metrics[model] = _scoring.measure(requests, scored)
+        predictions[model] = {
+            request.id: prediction(request, model, each) for request, each in zip(requests, scored, strict=True)
+        }
+        write_jsonl(job.folder / "predictions.jsonl", [row for each in predictions.values() for row in each.values()])
+        numbers = {name: value for name, value in metrics[model].items() if isinstance(value, int | float)}
+        job.log({"step": step, "model": model} | numbers)
+    write_text(job.folder / "report.html", render(metrics, rows, predictions, _facts(job, data.digest)))
+    print("", "expected against predicted", *expected_against_predicted(rows, predictions), sep="\n", flush=True)
+    return metrics
+
+
+def show(job: Job) -> None:
+    """What was found, now or by an earlier call."""
+    from stages._summary import evaluation_in, findings
+
+    if job.settings.asked == job.name:  # a longer run ends with these lines itself
+        print(
+            "", *findings(*evaluation_in(job.folder)), "", f"report: {job.folder / 'report.html'}", sep="\n", flush=True
+        )
+
+
+def refuse(settings: Settings, above: Mapping[str, Path]) -> None:
+    """UserError for models that are named and not there."""
+    from stages._errors import UserError
+    from stages._lineage import command
+
+    named = settings.stage("evaluate").models or ()
+    missing = [stage for model, stage in STAGE_OF.items() if model in named and stage not in above]
+    if missing:
+        raise UserError(*(f"run first: {command(stage, settings)}" for stage in missing))
+
+
+def chosen(job: Job) -> list[str]:
+    """The models to ask, in the order of the stages."""
+    there = ["base", *(model for model, stage in STAGE_OF.items() if job.has(stage))]
+    return [model for model in there if model in (job.config.models or there)]
+
+
+def ask(job: Job, model: str, requests: Sequence[Request], dialect: ModuleType) -> list[Completion]:
+    """One greedy completion of each request, by one model, which is let go of afterwards."""
+    from stages._model import load_base, load_policy, load_tokenizer, plain_config
+    from stages._sampling import generate
+
+    config = job.settings.model
+    if model == "merged":
+        config = plain_config(job.parent("merge") / "model", config)
+    adapter = job.parent(model) / "adapter" if model in ("sft", "dpo") else None
+    policy = load_policy(config, adapter) if adapter else load_base(config)
+    return [
+        row[0]
+        for row in generate(
+            policy,
+            load_tokenizer(config),
+            dialect,
+            requests,
+            max_new_tokens=job.config.max_new_tokens,
+            batch_size=job.config.batch_size or config.sample_batch,
+            seed=job.seed,
+            label=model,
+            job=job,
+        )
+    ]
+
+
+def prediction(request: Request, model: str, scored: Scored) -> dict[str, Any]:
+    """A row of predictions.jsonl; `truncated` and `tokens` let it be scored again."""
+    from stages._metrics import attempted
+
+    return {
+        "id": request.id,
+        "model": model,
+        "completion": scored.completion.text,
+        "calls": [{"name": call.name, "arguments": call.arguments} for call in scored.reading.calls],
+        "attempt": attempted(scored.judgement),
+        "outcome": scored.judgement.outcome,
+        "points": scored.score.points,
+        "truncated": scored.completion.truncated,
+        "tokens": scored.completion.tokens,
+    }
+
+
+def _answered(job: Job, requests: Sequence[Request]) -> dict[str, list[Completion]]:
+    """The completions of models that an interrupted attempt had been through with."""
+    from stages._files import read_jsonl
+    from stages._sampling import Completion
+
+    path = job.folder / "predictions.jsonl"
+    found: dict[str, dict[str, Completion]] = {}
+    for row in read_jsonl(path) if path.exists() else ():
+        completion = Completion(row["completion"], 0.0, row["tokens"], row["truncated"])
+        found.setdefault(row["model"], {})[row["id"]] = completion
+    whole = {model: [rows[each.id] for each in requests] for model, rows in found.items() if len(rows) == len(requests)}
+    if whole:
+        job.say(f"answers of {', '.join(whole)} are there already")
+    return whole
+
+
+def _facts(job: Job, data_digest: str) -> dict[str, str]:
+    """What made the report, for people; the manifest has all of it."""
+    from rewards import threshold
+    from stages._lineage import command
+
+    settings = job.settings
+    points = {name: value for name, value in settings.reward.model_dump().items() if isinstance(value, int | float)}
+    t = threshold(settings.reward)
+    return {
+        "run": settings.run,
+        "command": command("evaluate", settings),
+        "model": f"{settings.model.name} ({settings.model.path}), dialect {settings.model.dialect}",
+        "data": f"{settings.data.format}, digest {data_digest[:12]}",
+        "seeds": f"seed {settings.seed}, data.seed {settings.data.seed}",
+        "reward": ", ".join(f"{name} {value:g}" for name, value in points.items()),
+        "a call pays above": "any probability" if t is None else f"p = {t:.2f} that it is needed",
+        "evaluate": ", ".join(
+            f"{name} {value}" for name, value in job.config.model_dump().items() if value is not None
+        ),
+    }

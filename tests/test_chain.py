@@ -1,0 +1,120 @@
+"""The whole chain on a toy model, as a user types it: pipeline, second call, sweep, interruption. Nothing is learned here."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages._files import digest
+from tests.toys import ROOT, toy_checkpoint
+
+pytestmark = pytest.mark.slow
+SHORT = ("sft.max_steps=2", "sft.batch_size=4", "pairs.samples=2", "dpo.max_steps=2", "evaluate.max_new_tokens=16")
+
+
+class Chain:
+    """train.py on a toy model and forty rows of two tools, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        rows = [
+            {
+                "user_content": f"What is the {what} number {number}?",
+                "tool_name": tool,
+                "tool_arguments": json.dumps({"query": f"{what} {number}"}),
+            }
+            for number in range(20)
+            for what, tool in (("rule", "search_knowledge_base"), ("news", "search_google"))
+        ]
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        toy_checkpoint(folder / "toy")
+
+    def command(self, *arguments: str) -> list[str]:
+        where = (f"runs_dir={self.folder}/runs", f"model.path={self.folder}/toy")
+        data = ("data=simple_tool_calling", f"data.train={self.folder}/rows.jsonl")
+        return [sys.executable, str(ROOT / "train.py"), *where, *data, *arguments]
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=300, cwd=self.folder)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.folder / "runs" / name).read_text())
+
+    def adapter(self, run: str, stage: str = "sft") -> str:
+        return digest(self.folder / "runs" / run / stage / "adapter" / "adapter_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    return Chain(tmp_path_factory.mktemp("chain"))
+
+
+def test_the_pipeline_runs_through_and_a_second_call_costs_seconds(chain):
+    first = chain("stage=pipeline", "run=p", *SHORT)
+    assert first.stdout.strip().endswith("runs/p/evaluate/report.html")
+    for stage in ("sft", "pairs", "dpo", "merge", "evaluate", "pipeline"):
+        manifest = chain.json(f"p/{stage}/manifest.json")
+        assert manifest["status"] == "done"
+        assert all((chain.folder / "runs" / "p" / entry["path"]).is_dir() for entry in manifest["parents"].values())
+    assert list(chain.json("p/evaluate/metrics.json")) == ["base", "sft", "dpo", "merged"]
+    assert "Traceback" not in first.stderr
+    assert "Warning" not in first.stderr
+    began = time.monotonic()
+    second = chain("stage=pipeline", "run=p", *SHORT)
+    assert time.monotonic() - began < 10
+    assert second.stdout.count("done already with the same inputs") == 6
+    assert second.stdout.splitlines()[-8:] == first.stdout.splitlines()[-8:], "it shows the same table"
+
+
+def test_a_sweep_samples_once_and_trains_each_point(chain):
+    chain("stage=pipeline", "run=p", *SHORT)
+    short = [word for word in SHORT if not word.startswith("sft")]
+    chain("-m", "stage=dpo", "run=p", "reward.needless_call=-1,-2", *short)
+    points = chain.json("p/sweeps/needless_call/sweep.json")["points"]
+    assert [(point["job"], point["status"]) for point in points] == [
+        ("needless_call-1", "done"),
+        ("needless_call-2", "done"),
+    ]
+    for point in points:
+        manifest = chain.json(f"p/sweeps/needless_call/{point['job']}/dpo/manifest.json")
+        assert manifest["parents"]["sft"]["digest"] == chain.json("p/sft/manifest.json")["digest"]
+        assert manifest["reward"]["needless_call"] == float(point["overrides"][0].split("=")[1])
+
+
+def test_an_interrupted_training_ends_in_the_same_bytes(chain):
+    words = ("sft.max_steps=40", "sft.batch_size=4", "sft.log_every=1")
+    chain("run=whole", *words)
+    running = subprocess.Popen(
+        chain.command("run=broken", *words), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=chain.folder
+    )  # fmt: skip
+    log = chain.folder / "runs/broken/sft/log.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and log.read_text().count("\n") >= 5) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGTERM)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 143, errors
+    again = chain("run=broken", *words)
+    assert "sft: resuming from step" in again.stdout
+    assert chain.adapter("broken") == chain.adapter("whole")
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert sorted(set(steps)) == list(range(1, 41))
+
+
+def test_an_argument_that_the_trainer_does_not_have_is_refused_with_the_nearest(chain):
+    done = subprocess.run(
+        chain.command("run=wrong", "sft.trainer.lerning_rate=1"), capture_output=True, text=True, cwd=chain.folder,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"}, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "sft.trainer.lerning_rate: SFTConfig has no such argument; did you mean learning_rate?\n"

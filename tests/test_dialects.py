@@ -1,0 +1,213 @@
+"""Dialects write calls, read them back, and see every attempt without ever raising."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from data import dialects, jsontext
+from data.dialects import json as json_dialect
+from data.dialects import native
+from data.transcript import Message, Tool, ToolCall
+
+WEATHER = Tool("get_weather", "Weather of a city.", {"type": "object", "properties": {"city": {"type": "string"}}})
+TOOLS = (WEATHER, Tool("calculator", "Computes.", {"type": "object", "properties": {"expression": {"type": "string"}}}))
+OSLO = ToolCall("get_weather", {"city": "Oslo"})
+ROME = ToolCall("get_weather", {"city": "Rome"})
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
+    ["</tool_call>", "<tool_call>", "```", '"}', "\\", "\n", "get_weather(", "\u2028", "<|im_end|>"]
+)
+VALUE = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=10,
+)
+CALL = st.builds(
+    ToolCall, st.from_regex(r"[A-Za-z_][\w.-]{0,20}", fullmatch=True), st.dictionaries(TEXT, VALUE, max_size=3)
+)
+BROKEN = st.lists(
+    st.sampled_from(
+        ["<tool_call>", "</tool_call>", "\n", '{"name": "get_weather"', '"arguments": ', "{", "}", "[", "]", '"', "\\",
+         ",", "NaN", "```", "get_weather(", "<think>", "</think>", "<|python_tag|>", "9" * 30,
+         "\ud800", '{"a": 1, "a": 2}']
+    ) | st.text(max_size=8),
+    max_size=30,
+).map("".join)  # fmt: skip
+
+
+@pytest.fixture(params=dialects.names())
+def dialect(request):
+    return dialects.get(request.param)
+
+
+def test_every_dialect_gives_back_the_calls_it_wrote(dialect):
+    @given(st.lists(CALL, min_size=1, max_size=3))
+    @example([ToolCall("f", {"code": "```python\nget_weather('x')\n```", "tag": "</tool_call>"})])
+    def check(calls):
+        reading = dialect.read(dialect.write(calls), TOOLS)
+        assert reading.attempt
+        assert reading.malformed == ()
+        assert [call.name for call in reading.calls] == [call.name for call in calls]
+        assert all(jsontext.same(a.arguments, b.arguments) for a, b in zip(reading.calls, calls, strict=True))
+
+    check()
+
+
+def test_no_text_makes_a_reader_raise(dialect):
+    @given(BROKEN)
+    def check(text):
+        reading = dialect.read(text, TOOLS)
+        assert reading.attempt == bool(reading.calls or reading.malformed)
+
+    check()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It is sunny.",
+        "",
+        "2 (two)",
+        "The function f(x) = x.",
+        '{"city": "Oslo", "population": 700000}',
+        'A record: {"name": "Anna", "age": 7}',
+        "```python\ndef calculator(a, b):\n    return a + b\n\nprint(calculator(1, 2))\n```",
+        '```json\n{"name": "other_tool", "arguments": {}}\n```',
+        "```html\n<tool_call>\n```",
+        "I have no tool for the weather.",
+    ],
+)
+def test_text_is_no_attempt(dialect, text):
+    reading = dialect.read(text, TOOLS)
+    assert not reading.attempt
+    assert reading.text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_call>",
+        "ok </tool_call>",
+        '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}',
+        '<tool_call>{"name": "get_weather", "arguments": {"city": NaN}}</tool_call>',
+        '<tool_call>{"name": "get_weather", "arguments": {"city": "a", "city": "b"}}</tool_call>',
+        '<tool_call>{"name": "get_weather", "arguments": "{}"}</tool_call>',
+        '<tool_call>{"name": "get_weather"}</tool_call>',
+        '<tool_call>{"name": "get_weather", "arguments": {}, "x": 1}</tool_call>',
+        '<tool_call>[{"name": "get_weather", "arguments": {}}]</tool_call>',
+        'Sure: {"name": "get_weather", "arguments": {"city": "Oslo"}}',
+        '{"name": "get_weather", "arguments": {"city": "Oslo"',
+        "{'name': 'get_weather', 'arguments': {}}",
+        '{"tool": "get_weather", "arguments": {}}',
+        '{"tool_calls": [{"function": {"name": "get_weather", "arguments": "{}"}}]}',
+        '[{"name": "get_weather", "arguments": {}}, 3]',
+        'get_weather(city="Oslo")',
+        "Let me use get_weather(Oslo) for this.",
+        '```json\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n```',
+        '```\n<tool_call>{"name": "get_weather", "arguments": {}}</tool_call>\n```',
+        '```python\nget_weather(city="Oslo")\n```',
+        '[TOOL_CALLS] [{"name": "x"}]',
+        '<function=get_weather>{"city": "Oslo"}</function>',
+    ],
+)
+def test_an_attempt_that_does_not_parse_is_malformed(dialect, text):
+    reading = dialect.read(text, TOOLS)
+    assert reading.attempt
+    assert reading.malformed
+    assert reading.text == text
+
+
+def test_text_before_blocks_is_kept_apart():
+    reading = native.read(f"Let me look.\n{native.write([OSLO, ROME])}", TOOLS)
+    assert reading.calls == (OSLO, ROME)
+    assert reading.text == "Let me look."
+
+
+def test_a_call_in_prose_beside_a_good_block_is_malformed():
+    reading = native.read(f'{native.write([OSLO])}\nand get_weather("Rome")', TOOLS)
+    assert reading.calls == (OSLO,)
+    assert reading.malformed
+
+
+def test_native_reads_the_bare_calls_of_llama():
+    assert native.read('{"name": "get_weather", "parameters": {"city": "Oslo"}}', TOOLS).calls == (OSLO,)
+    assert native.read('<|python_tag|>{"name": "get_weather", "parameters": {"city": "Oslo"}}', TOOLS).calls == (OSLO,)
+
+
+def test_the_name_of_a_call_need_not_be_on_offer():
+    reading = native.read(native.write([ToolCall("teleport", {})]), TOOLS)
+    assert reading.calls == (ToolCall("teleport", {}),)
+    assert reading.malformed == ()
+
+
+def test_thinking_is_no_part_of_the_answer(dialect):
+    assert dialect.read("<think>get_weather( or not?</think>\n\nSunny.", TOOLS).text == "Sunny."
+    assert not dialect.read("<think>get_weather(", TOOLS).attempt
+
+
+def test_native_hands_tools_and_messages_to_the_template():
+    tools, chat = native.show(TOOLS, [Message("user", "Hi"), Message("assistant", tool_calls=(OSLO,))])
+    assert tools is not None
+    assert tools[0]["function"]["name"] == "get_weather"
+    assert chat[1]["tool_calls"][0]["function"]["arguments"] == {"city": "Oslo"}
+    assert native.show((), [Message("user", "Hi")])[0] is None
+
+
+def test_json_shows_schemas_calls_and_results_as_plain_turns():
+    called = ToolCall("get_weather", {"city": "Oslo"}, id="c1")
+    messages = [
+        Message("system", "Be brief."),
+        Message("user", "Weather in Oslo and Rome?"),
+        Message("assistant", "Let me look.", (called, ROME)),
+        Message("tool", "rain", tool_call_id="c1"),
+        Message("tool", "sun"),
+        Message("assistant", "Rain, sun."),
+    ]
+    tools, chat = json_dialect.show(TOOLS, messages)
+    assert tools is None
+    assert [turn["role"] for turn in chat] == ["system", "user", "assistant", "user", "assistant"]
+    assert chat[0]["content"].startswith("Be brief.\n\n")
+    assert jsontext.dumps(WEATHER.parameters) in chat[0]["content"]
+    assert json_dialect.read(chat[2]["content"], TOOLS).calls == (OSLO, ROME)
+    assert chat[3]["content"] == "Result of get_weather: rain\nResult of get_weather: sun"
+    assert json_dialect.show((), [Message("user", "Hi")]) == (None, [{"role": "user", "content": "Hi"}])
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "<tool_call>",
+        "<tool_call>{",
+        '<tool_call>{"',
+        "{",
+        '{"name": "',
+        "```",
+        "```{",
+        '"name": "',
+        "get_weather(",
+        "{}",
+    ],
+)
+def test_reading_takes_time_in_proportion_to_the_text(dialect, piece):
+    def seconds(times: int) -> float:
+        best = 9.0
+        for _ in range(3):
+            start = time.process_time()
+            dialect.read(piece * times, TOOLS)
+            best = min(best, time.process_time() - start)
+        return best
+
+    assert seconds(8_000) < max(0.02, 12 * seconds(1_000))
+
+
+def test_an_unknown_dialect_names_the_nearest_one():
+    with pytest.raises(ValueError, match="did you mean native"):
+        dialects.get("nativ")

@@ -1,0 +1,173 @@
+"""Preference training: pairs as ids, the check of the reference, the guard; and, slow, whole runs on a toy."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+import signal
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from data import dialects
+from data.transcript import Expected, Message, Request, Tool, ToolCall
+from stages import _sampling, _training, dpo
+from stages._errors import Interrupted, UserError
+from stages._job import Job, execute
+from tests import toys
+
+TOOL = Tool("get_weather", "Weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
+REQUEST = Request("r", "", (TOOL,), (Message("user", "What is the weather in Oslo?"),), Expected("call"))
+CALL = Message("assistant", tool_calls=(ToolCall("get_weather", {"city": "Oslo"}),))
+
+
+def pair(tokenizer: Any, **changes: Any) -> dict[str, Any]:
+    native = dialects.get("native")
+    tools, prompt = native.show(REQUEST.tools, REQUEST.messages)
+    chosen = _sampling.completion_of(tokenizer, native, REQUEST, CALL)
+    return {"id": "r", "prompt": prompt, "tools": tools, "chosen": chosen, "rejected": "No idea."} | changes
+
+
+def test_a_pair_trains_exactly_what_generation_would_read_and_write() -> None:
+    tokenizer, native = toys.toy_tokenizer(), dialects.get("native")
+    (row,), counts = dpo.pair_rows(tokenizer, [pair(tokenizer)], max_length=512)
+    assert row["prompt_ids"] == _sampling.encode(tokenizer, _sampling.prompt_of(tokenizer, native, REQUEST))
+    tools, chat = native.show(REQUEST.tools, (*REQUEST.messages, CALL))
+    whole = _sampling.encode(tokenizer, _sampling.render(tokenizer, tools, chat, prompt=False))
+    chosen = row["prompt_ids"] + row["chosen_ids"]
+    assert chosen == whole[: len(chosen)]
+    assert tokenizer.decode(whole[len(chosen) :]) == "\n"
+    assert tokenizer.decode(row["rejected_ids"]) == "No idea.<|im_end|>"
+    assert counts.kept == 1
+
+
+def test_pairs_that_are_too_long_are_counted_and_equal_sides_are_an_error() -> None:
+    tokenizer = toys.toy_tokenizer()
+    _, counts = dpo.pair_rows(tokenizer, [pair(tokenizer), pair(tokenizer, rejected="No " * 400)], max_length=512)
+    assert (counts.kept, counts.too_long) == (1, 1)
+    with pytest.raises(UserError, match=r"dpo.max_dropped: 1 of 2 rows"):
+        counts.check(0.1, "dpo.max_dropped")
+    with pytest.raises(ValueError, match="the same tokens"):
+        dpo.pair_rows(tokenizer, [pair(tokenizer, chosen="No idea.")], max_length=512)
+
+
+def test_every_loss_has_a_weight() -> None:
+    with pytest.raises(ValidationError, match="2 weights for 1 losses"):
+        dpo.Config(loss=["sigmoid"])
+    assert dpo.Config(loss=["sigmoid"], loss_weights=[1.0]).loss == ["sigmoid"]
+
+
+@pytest.mark.parametrize(("guard", "stops", "says"), [("stop", True, 1), ("warn", False, 1), ("off", False, 0)])
+def test_the_guard_acts_when_chosen_answers_lose_more_than_allowed(guard: Any, stops: bool, says: int) -> None:
+    said: list[str] = []
+    facts: dict[str, Any] = {}
+    job = types.SimpleNamespace(say=said.append, record=lambda **more: facts.update(more))
+    look = dpo._guard(job, dpo.Config(guard=guard, guard_drop=8, beta=0.1))  # type: ignore[arg-type]
+    assert not look({"rewards/chosen": -0.7})  # 7 nats
+    assert [look({"rewards/chosen": -0.9}), look({"rewards/chosen": -0.9})] == [stops, stops]
+    assert len(said) == says
+    if says:
+        assert "lost 9.0 nats" in said[0]
+        assert facts["guard"]["action"] == guard
+
+
+# ----- slow: whole runs -----
+
+FAST = {"epochs": 3, "batch_size": 4, "log_every": 1, "trainer": {"logging_first_step": True}}
+
+
+def settings(folder: Path, stage: str, quantization: str, **blocks: Any) -> Any:
+    model = {"quantization": quantization, "micro_batch": 4}
+    return toys.toy_settings(folder, stage, folder / "model", model=model, **blocks)
+
+
+def run_dpo(folder: Path, quantization: str = "none", **more: Any) -> dict[str, Any]:
+    blocks = {"pairs": {"samples": 2, "max_new_tokens": 24}, "evaluate": {"limit": 4, "max_new_tokens": 24}}
+    return execute("dpo", settings(folder, "dpo", quantization, dpo=FAST | more, **blocks))
+
+
+@pytest.fixture(scope="module", params=["none", "nf4"])
+def tuned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run that has had its supervised fine-tuning."""
+    folder = tmp_path_factory.mktemp(f"tuned-{request.param}")
+    toys.toy_checkpoint(folder / "model")
+    execute("sft", settings(folder, "sft", request.param, sft={"epochs": 2, "batch_size": 8}))
+    return folder, request.param
+
+
+def copied(tuned: tuple[Path, str], folder: Path) -> Path:
+    shutil.copytree(tuned[0] / "runs", folder / "runs")
+    for name in ("model", "rows.jsonl"):
+        os.symlink(tuned[0] / name, folder / name)
+    return folder
+
+
+def adapter_digest(folder: Path, stage: str = "dpo") -> str:
+    path = folder / "runs" / "toy" / stage / "adapter" / "adapter_model.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.slow
+def test_it_starts_at_its_reference_learns_and_can_be_interrupted(
+    tuned: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, quantization = tuned
+    metrics = run_dpo(folder, quantization)
+    assert metrics["loss_at_step_0"] == pytest.approx(math.log(2), abs=1e-6)
+    assert metrics["margin_at_step_0"] == 0
+    assert metrics["accuracy"] > 0.5
+    assert metrics["margin"] > 0
+    assert {"validation_false_tool_call_rate", "validation_missed_call_rate"} <= metrics.keys()
+    assert adapter_digest(folder) != adapter_digest(folder, "sft")
+
+    other = copied(tuned, tmp_path)
+    shutil.rmtree(other / "runs" / "toy" / "dpo")
+    plain = Job.log
+
+    def interrupt(job: Job, row: dict[str, Any]) -> None:
+        plain(job, row)
+        if row.get("step") == 2 and job.name == "dpo":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    # As a resumed run would find it, whatever moves the folder made since.
+    with monkeypatch.context() as patched:
+        patched.setattr(Job, "log", interrupt)
+        with pytest.raises(Interrupted):
+            run_dpo(other, quantization)
+    checkpoints = sorted((other / "runs/toy/dpo/checkpoints").glob("checkpoint-*/complete.json"))
+    assert checkpoints
+    assert "rng_state.pth" in json.loads(checkpoints[-1].read_text())
+    again = run_dpo(other, quantization)
+    assert again["resumed_from_step"] in (2, 3)
+    assert adapter_digest(other) == adapter_digest(folder)
+
+
+@pytest.mark.slow
+def test_a_policy_that_is_not_its_reference_is_refused_with_what_was_seen(
+    tuned: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if tuned[1] == "none":
+        pytest.skip("without 4 bits TRL rounds nothing")
+    monkeypatch.setattr(_training, "adapters_stay_float32", lambda model: contextlib.nullcontext())
+    with pytest.raises(RuntimeError, match=r"at step 0 the policy is not its reference: loss 0\.69\d+ instead of ln 2"):
+        run_dpo(copied(tuned, tmp_path), tuned[1], epochs=1)
+
+
+@pytest.mark.slow
+def test_the_guard_stops_training_and_the_stage_ends_well(tuned: tuple[Path, str], tmp_path: Path) -> None:
+    if tuned[1] == "nf4":
+        pytest.skip("once is enough")
+    folder = copied(tuned, tmp_path)
+    shutil.rmtree(folder / "runs" / "toy" / "dpo", ignore_errors=True)
+    metrics = run_dpo(folder, guard="stop", guard_drop=1e-6, loss=["hinge"], loss_weights=[1.0], learning_rate=0.5)
+    manifest = json.loads((folder / "runs/toy/dpo/manifest.json").read_text())
+    assert manifest["status"] == "done"
+    assert manifest["facts"]["guard"]["action"] == "stop"
+    assert metrics["steps"] < 6

@@ -1,0 +1,254 @@
+"""The stage evaluate with made-up answers in place of a model: which models, which files, and going on after a stop."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.dialects import native
+from data.transcript import Request, ToolCall
+from stages import evaluate
+from stages._errors import UserError
+from stages._job import Job
+from stages._sampling import Completion
+from stages._schema import block_class
+from stages._scoring import answer, score_one, spread
+from stages._settings import RootConfig, Settings
+
+TOOLS = [
+    {"name": "get_weather", "description": "Weather at a place.", "parameters": {"type": "object", "properties": {}}},
+    {"name": "web_search", "description": "Searches.", "parameters": {"type": "object", "properties": {}}},
+]
+
+
+class Tokenizer:
+    """Enough of a tokenizer to render prompts; refuses conversations that say so."""
+
+    def apply_chat_template(self, chat: list[dict[str, Any]], **_: Any) -> str:
+        if "REFUSE" in chat[0]["content"]:
+            from jinja2.exceptions import TemplateError as JinjaError
+
+            raise JinjaError("no such conversations here")
+        return chat[0]["content"]
+
+
+def row(number: int, needed: bool) -> dict[str, Any]:
+    question = f"Weather in town {number}?" if needed else f"Hello number {number}!"
+    call = {"name": "get_weather", "arguments": {"city": f"town {number}"}}
+    turn: dict[str, Any] = {"role": "assistant", "content": "" if needed else "Hello!"}
+    if needed:
+        turn["tool_calls"] = [{"type": "function", "function": call}]
+    return {"id": f"r{number}", "tools": TOOLS, "messages": [{"role": "user", "content": question}, turn]}
+
+
+@dataclass
+class Bench:
+    """A run whose earlier stages are there in name only."""
+
+    folder: Path
+    monkeypatch: pytest.MonkeyPatch
+    asked: list[str] = field(default_factory=list)
+    said: Callable[[str, Request], str] = field(default_factory=lambda: habit)
+
+    def __post_init__(self) -> None:
+        for name, count in (("train", 4), ("test", 10)):
+            rows = [json.dumps(row(number, needed=number % 2 == 0)) for number in range(count)]
+            (self.folder / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+        self.monkeypatch.setattr("stages._model.load_tokenizer", lambda config: Tokenizer())
+        self.monkeypatch.setattr(evaluate, "ask", self.ask)
+
+    def ask(self, job: Job, model: str, requests: Sequence[Request], dialect: Any) -> list[Completion]:
+        self.asked.append(model)
+        return [Completion(self.said(model, request), -1.0, 9, False) for request in requests]
+
+    def job(self, stages: tuple[str, ...] = ("sft", "dpo", "merge"), resuming: bool = False, **config: Any) -> Job:
+        data = {"format": "openai", "train": f"{self.folder}/train.jsonl", "test": f"{self.folder}/test.jsonl"}
+        given: dict[str, Any] = {"model": {}, "data": data, "reward": {}, "tracking": {}, "evaluate": config}
+        blocks = {name: block_class(name).model_validate(values) for name, values in given.items()}
+        settings = Settings("evaluate", RootConfig(run="mine", runs_dir=str(self.folder / "runs")), blocks)
+        folder = settings.folder / "evaluate"
+        folder.mkdir(parents=True, exist_ok=True)
+        return Job("evaluate", settings, folder, {stage: settings.folder / stage for stage in stages}, resuming)
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        path = self.folder / "runs" / "mine" / "evaluate" / name
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def habit(model: str, request: Request) -> str:
+    """base never calls, sft always does, dpo and merged do what is right."""
+    call = native.write([ToolCall("get_weather", {"city": request.messages[0].content[11:-1]})])
+    needed = request.expected.act == "call"
+    return {"base": "Hm.", "sft": call}.get(model, call if needed else "Hello!")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path, monkeypatch)
+
+
+def test_all_models_answer_the_same_requests_and_every_file_is_written(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = evaluate.run(bench.job())
+    assert list(metrics) == bench.asked == ["base", "sft", "dpo", "merged"]
+    assert [metrics[model]["false_tool_call_rate"] for model in metrics] == [0.0, 1.0, 0.0, 0.0]
+    assert [metrics[model]["missed_call_rate"] for model in metrics] == [1.0, 0.0, 0.0, 0.0]
+    assert metrics["dpo"]["exact_call_rate"] == metrics["dpo"]["answer_accuracy"] == 1.0
+    predictions, requests = bench.rows("predictions.jsonl"), bench.rows("requests.jsonl")
+    ids = [request["id"] for request in requests]
+    assert [(each["model"], each["id"]) for each in predictions] == [(model, id_) for model in metrics for id_ in ids]
+    assert set(predictions[0]) >= {"id", "model", "completion", "calls", "attempt", "outcome", "points"}
+    assert predictions[10]["calls"] == [{"name": "get_weather", "arguments": {"city": "town 0"}}]
+    assert set(requests[0]) >= {"id", "kind", "tools", "messages", "unseen", "expected"}
+    assert "expected against predicted" in capsys.readouterr().out
+    assert (bench.folder / "runs/mine/evaluate/report.html").read_text().startswith("<!doctype html>")
+
+
+def test_what_was_found_is_shown_without_asking_anyone(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    job = bench.job()
+    metrics = evaluate.run(job)
+    (job.folder / "metrics.json").write_text(json.dumps(metrics))
+    capsys.readouterr()
+    bench.asked.clear()
+    evaluate.show(job)
+    shown = capsys.readouterr().out
+    assert bench.asked == []
+    assert "sft -> dpo: false calls 100.0 % -> 0.0 %, missed calls 0.0 % -> 0.0 %" in shown
+    assert "McNemar" in shown
+    assert shown.strip().endswith("runs/mine/evaluate/report.html")
+
+
+def test_models_that_had_answered_before_an_interruption_are_not_asked_again(bench: Bench) -> None:
+    def stop_at_dpo(model: str, request: Request) -> str:
+        if model == "dpo":
+            raise KeyboardInterrupt
+        return habit(model, request)
+
+    bench.said = stop_at_dpo
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.run(bench.job())
+    assert {each["model"] for each in bench.rows("predictions.jsonl")} == {"base", "sft"}
+    bench.asked.clear()
+    bench.said = habit
+    resumed = evaluate.run(bench.job(resuming=True))
+    assert bench.asked == ["dpo", "merged"]
+    rows = bench.rows("predictions.jsonl")
+    bench.asked.clear()
+    assert evaluate.run(bench.job()) == resumed
+    assert bench.asked == ["base", "sft", "dpo", "merged"]
+    assert bench.rows("predictions.jsonl") == rows
+
+
+def test_dpo_and_merged_join_only_where_they_are_done(bench: Bench) -> None:
+    assert list(evaluate.run(bench.job(stages=("sft",)))) == ["base", "sft"]
+    assert evaluate.PARENTS == ("sft",)
+    assert evaluate.OPTIONAL == ("dpo", "merge")
+
+
+def test_chosen_models_are_asked_in_the_order_of_the_stages(bench: Bench) -> None:
+    assert list(evaluate.run(bench.job(models=["merged", "sft"]))) == ["sft", "merged"]
+
+
+def test_a_model_that_is_named_and_not_there_says_what_to_run_first(bench: Bench) -> None:
+    with pytest.raises(UserError) as caught:
+        evaluate.refuse(bench.job(models=["dpo", "merged"]).settings, {"sft": Path()})
+    assert [line.split(" data")[0] for line in caught.value.lines] == [
+        "run first: python train.py stage=dpo run=mine",
+        "run first: python train.py stage=merge run=mine",
+    ]
+
+
+def test_a_limit_takes_requests_evenly_from_all_of_them(bench: Bench) -> None:
+    evaluate.run(bench.job(limit=3))
+    assert [each["id"] for each in bench.rows("requests.jsonl")] == ["r0", "r3", "r6"]
+    assert spread([1, 2], 5) == spread([1, 2], None) == [1, 2]  # type: ignore[list-item,comparison-overlap]
+
+
+def test_requests_that_the_template_refuses_are_counted_and_above_a_share_an_error(bench: Bench) -> None:
+    path = bench.folder / "test.jsonl"
+    path.write_text(path.read_text().replace("Hello number 1!", "REFUSE"))
+    with pytest.raises(UserError, match=r"(?s)refuses 1 of 10 requests.*no such conversations here"):
+        evaluate.run(bench.job())
+    job = bench.job(max_dropped=0.1)
+    assert evaluate.run(job)["base"]["n"] == 9
+    assert job.notes["requests_refused_by_template"] == 1
+
+
+def test_a_scorer_that_crashes_names_the_row(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages._scoring.judge", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as caught:
+        evaluate.run(bench.job())
+    assert caught.value.__notes__ == ["while scoring request r0, completion 'Hm.'"]
+
+
+def test_an_answer_that_was_cut_off_is_no_right_answer(bench: Bench) -> None:
+    job = bench.job()
+    evaluate.run(job)
+    from data import load
+
+    request = next(each for each in load.load(job.settings.data).test if each.expected.act == "answer")
+    whole = score_one(request, Completion("Hello!", 0.0, 2, False), native, job.settings.reward)
+    cut = score_one(request, Completion("Hello! It is", 0.0, 2, True), native, job.settings.reward)
+    assert (whole.judgement.outcome, cut.judgement.outcome) == ("right_answer", "empty")
+    assert evaluate.prediction(request, "sft", cut)["truncated"] is True
+
+
+def test_the_short_evaluation_scores_one_greedy_answer_a_request(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from data import load
+
+    job = bench.job()
+    requests = load.load(job.settings.data).test
+    used: dict[str, Any] = {}
+
+    def generate(
+        model: Any, tokenizer: Any, dialect: Any, asked: Sequence[Request], **options: Any
+    ) -> list[list[Completion]]:
+        used.update(options)
+        return [[Completion(habit("dpo", request), 0.0, 3, False)] for request in asked]
+
+    monkeypatch.setattr("stages._sampling.generate", generate)
+    scored = answer(
+        None,
+        None,
+        native,
+        requests,
+        job.settings.reward,
+        max_new_tokens=5,
+        batch_size=2,
+        label="validation",  # type: ignore[arg-type]
+    )
+    assert [each.score.points for each in scored] == [10.0] * len(requests)
+    assert used == {"max_new_tokens": 5, "batch_size": 2, "label": "validation", "job": None}
+
+
+def test_models_are_loaded_as_they_were_trained_and_merged_ones_from_their_own_folder(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from data import load
+    from stages import _model
+    from tests.toys import toy_checkpoint
+
+    monkeypatch.undo()  # the real tokenizer, and the real `ask`
+    job = bench.job(max_new_tokens=4, batch_size=4)
+    base = toy_checkpoint(tmp_path / "base")
+    shutil.copytree(base, job.parent("merge") / "model")
+    job.settings.blocks["model"].path = str(base)  # type: ignore[attr-defined]
+    seen: list[tuple[str, Path | None]] = []
+
+    def load_policy(config: Any, adapter: Path | None = None) -> Any:
+        seen.append((config.path, adapter))
+        return _model.load_base(config)
+
+    monkeypatch.setattr(_model, "load_policy", load_policy)
+    requests = load.load(job.settings.data).test
+    answers = {model: evaluate.ask(job, model, requests, native) for model in ("base", "dpo", "merged")}
+    assert seen == [(str(base), job.parent("dpo") / "adapter")]
+    assert answers["base"] == answers["dpo"] == answers["merged"]  # the same random weights each time
+    assert all(len(rows) == len(requests) and all(row.tokens <= 4 for row in rows) for rows in answers.values())

@@ -1,0 +1,177 @@
+"""Supervised fine-tuning: its settings, the order of its rows, its checkpoints; and, slow, whole runs on a toy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages import _training, sft
+from stages._errors import Interrupted, UserError
+from stages._job import Job, execute
+from stages._training import LengthGrouped
+from tests import toys
+
+
+def test_an_epoch_has_every_row_once_and_the_same_seed_gives_the_same_order() -> None:
+    lengths = [(number * 37) % 101 for number in range(500)]
+
+    def order(seed: int, epoch: int) -> list[int]:
+        sampler = LengthGrouped(lengths, micro=8, batch=16, seed=seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert sorted(order(0, 0)) == list(range(500))
+    assert order(0, 1) == order(0, 1)
+    assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_a_micro_batch_holds_rows_of_like_length_and_a_step_mixes_them() -> None:
+    lengths = [(number * 37) % 400 for number in range(640)]
+    order = list(LengthGrouped(lengths, micro=8, batch=32, seed=0))
+    parts = [[lengths[row] for row in order[start : start + 8]] for start in range(0, 640, 8)]
+    padded = sum(8 * max(part) for part in parts)
+    assert padded < 1.1 * sum(lengths)
+    steps = [max(max(part) for part in parts[start : start + 4]) for start in range(0, 80, 4)]
+    assert min(steps) > 100  # no step has short rows alone
+
+
+def job_for(folder: Path, **settings: Any) -> Job:
+    model = types.SimpleNamespace(**{"micro_batch": 8, "activation_checkpointing": False, "quantization": "none"})
+    model.dtype = "float32"
+    stub = types.SimpleNamespace(name="sft", seed=0, folder=folder, settings=types.SimpleNamespace(model=model))
+    stub.config = sft.Config(**settings)
+    stub.say = lambda text: None
+    return stub  # type: ignore[return-value]
+
+
+def build(job: Job) -> Any:
+    from trl import SFTConfig
+
+    return _training.arguments(SFTConfig, job, job.config, learning_rate=1e-3)
+
+
+def test_a_batch_is_accumulated_from_the_largest_parts_that_fit_and_divide_it(tmp_path: Path) -> None:
+    for batch, parts in ((16, (8, 2)), (12, (6, 2)), (7, (7, 1)), (22, (2, 11))):
+        args = build(job_for(tmp_path, batch_size=batch))
+        assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == parts
+
+
+def test_the_stages_learning_rate_goes_before_the_models(tmp_path: Path) -> None:
+    assert build(job_for(tmp_path)).learning_rate == 1e-3
+    assert build(job_for(tmp_path, learning_rate=5e-4)).learning_rate == 5e-4
+
+
+def test_any_argument_of_trl_passes_and_a_misspelt_one_names_the_nearest(tmp_path: Path) -> None:
+    assert build(job_for(tmp_path, trainer={"adam_beta2": 0.95})).adam_beta2 == 0.95
+    with pytest.raises(UserError) as error:
+        build(job_for(tmp_path, trainer={"adam_beta3": 0.95, "max_length": 5, "neftune_noise_alfa": 5}))
+    assert error.value.lines == (
+        "sft.trainer.adam_beta3: SFTConfig has no such argument; did you mean adam_beta2?",
+        "sft.trainer.neftune_noise_alfa: SFTConfig has no such argument; did you mean neftune_noise_alpha?",
+        "sft.trainer.max_length: say model.max_length=… instead",
+    )
+
+
+def test_a_value_trl_refuses_is_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"sft: SFTConfig refuses these settings: .*sideways"):
+        build(job_for(tmp_path, schedule="sideways"))
+
+
+def checkpoint(folder: Path, step: int) -> Path:
+    path = folder / "checkpoints" / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    (path / "weights").write_text(f"at {step}")
+    _training.seal(path)
+    return path
+
+
+def test_the_newest_whole_checkpoint_is_taken_and_broken_ones_are_not(tmp_path: Path) -> None:
+    whole = checkpoint(tmp_path, 20)
+    checkpoint(tmp_path, 9)
+    (checkpoint(tmp_path, 30) / "weights").write_text("changed since")
+    (checkpoint(tmp_path, 40) / "weights").unlink()
+    (tmp_path / "checkpoints" / "checkpoint-50").mkdir()
+    assert _training.newest_checkpoint(job_for(tmp_path)) == whole
+    assert sorted(path.name for path in whole.parent.iterdir()) == ["checkpoint-20", "checkpoint-9"]
+
+
+def test_without_a_checkpoint_training_starts_at_the_beginning(tmp_path: Path) -> None:
+    assert _training.newest_checkpoint(job_for(tmp_path)) is None
+
+
+# ----- slow: whole runs -----
+
+FAST = {"epochs": 2, "batch_size": 8, "log_every": 1, "dropout": 0.1}
+
+
+def adapter_bytes(folder: Path) -> dict[str, str]:
+    files = sorted((folder / "runs" / "toy" / "sft" / "adapter").iterdir())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def run_sft(folder: Path, checkpoint: Path, **blocks: Any) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
+    return execute("sft", toys.toy_settings(folder, "sft", checkpoint, sft=FAST, **blocks))
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toys.toy_checkpoint(tmp_path_factory.mktemp("model"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_the_same_command_gives_the_same_adapter_and_an_interrupted_one_too(
+    quantization: str, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = {"quantization": quantization}
+    metrics = run_sft(tmp_path / "one", toy, model=model)
+    assert metrics["loss_last"] < 0.95 * metrics["loss_first"]
+    assert metrics["validation_loss"] < metrics["loss_first"]
+    assert metrics["rows"] == metrics["rows_kept"] == 30
+    assert metrics["memory_peak_gib"] >= metrics["memory_before_gib"] > 0
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "rows.jsonl").write_bytes((tmp_path / "one" / "rows.jsonl").read_bytes())
+
+    plain = Job.log
+
+    def interrupt(job: Job, row: dict[str, Any]) -> None:
+        plain(job, row)
+        if row["step"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Job, "log", interrupt)
+        with pytest.raises(Interrupted):
+            run_sft(tmp_path / "two", toy, model=model)
+    again = run_sft(tmp_path / "two", toy, model=model)
+    assert again["resumed_from_step"] in (3, 4)
+    assert adapter_bytes(tmp_path / "two") == adapter_bytes(tmp_path / "one")
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "runs/toy/sft/log.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    losses = [[(row["step"], row["loss"]) for row in log if "loss" in row] for log in logs]
+    assert losses[0] == losses[1]
+    assert not (tmp_path / "two" / "runs/toy/sft/checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_another_seed_gives_another_adapter(toy: Path, tmp_path: Path) -> None:
+    run_sft(tmp_path / "one", toy)
+    run_sft(tmp_path / "two", toy, seed=1)
+    one, two = adapter_bytes(tmp_path / "one"), adapter_bytes(tmp_path / "two")
+    assert one["adapter_model.safetensors"] != two["adapter_model.safetensors"]
+
+
+@pytest.mark.slow
+def test_rows_that_do_not_fit_stop_the_stage_before_anything_is_trained(toy: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"sft.max_dropped: \d+ of 30 rows"):
+        run_sft(tmp_path / "one", toy, model={"max_length": 128})

@@ -1,0 +1,115 @@
+"""Compose the configuration, validate it, run one stage.
+
+`python train.py --help` says what there is; `-m` runs one job for each of several values.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Any
+
+OURS = ("data", "rewards", "stages")
+
+
+class PointFailed(Exception):
+    """A point of a sweep failed and said so; the other points go on."""
+
+
+def main() -> int:
+    """Returns the exit status: 0 done, 1 a bug or a failed point, 2 the user's mistake, 128 + signal if interrupted."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _main(sys.argv[1:])
+    except KeyboardInterrupt as interrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 128 + getattr(interrupt, "signum", signal.SIGINT)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in OURS:
+            raise
+        return _mistake([f"{error.name} is not installed: pip install -r requirements.txt -c constraints.txt"])
+
+
+def _main(words: list[str]) -> int:
+    import hydra
+    from hydra._internal.utils import get_args_parser
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from data.transcript import DataError, RowError
+    from stages._errors import UserError
+    from stages._refusals import explain
+    from stages._schema import publish
+
+    typed = get_args_parser().parse_args(words)
+    failures: list[Exception] = []
+
+    def job(config: Any) -> None:
+        """Hydra calls this once, or once for each point of a sweep."""
+        try:
+            _job(config, typed.multirun)
+        except Exception as error:
+            if not typed.multirun:
+                failures.append(error)  # raised below: Hydra would print a line of its own about it
+                return
+            _mistake(error.lines) if isinstance(error, UserError | DataError) else traceback.print_exc()
+            raise PointFailed from None
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting, so that errors are told here
+    try:
+        publish()
+        if typed.help:
+            from stages._help import help_text
+
+            print(help_text(typed.overrides))
+            return 0
+        if typed.multirun:
+            from stages._sweep import prepare
+
+            sys.argv += prepare(typed.overrides)
+        hydra.main(version_base="1.3", config_path="conf", config_name="config")(job)()
+        if failures:
+            raise failures[0]
+    except (UserError, DataError) as error:
+        return _mistake(error.lines)
+    except RowError as error:
+        return _mistake([str(error)])
+    except (HydraException, OmegaConfBaseException) as error:
+        return _mistake(explain(typed.overrides, error).lines)
+    except PointFailed:
+        return 1
+    return 0
+
+
+def _job(config: Any, sweeping: bool) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    from stages._job import execute
+    from stages._refusals import settings_of
+
+    chosen = HydraConfig.get()
+    settings = settings_of(config, chosen.runtime.choices["stage"], list(chosen.overrides.task))
+    if sweeping:
+        from stages._sweep import run_point
+
+        run_point(settings)
+    else:
+        execute(settings.asked, settings)
+
+
+def _mistake(lines: Any) -> int:
+    print(*lines, sep="\n", file=sys.stderr)
+    return 2
+
+
+def _interrupt(signum: int, _frame: FrameType | None) -> None:
+    from stages._errors import Interrupted
+
+    raise Interrupted(signum)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
