@@ -44,7 +44,9 @@ def _main(words: list[str]) -> int:
     from stages._refusals import explain
     from stages._schema import publish
 
-    typed = get_args_parser().parse_args(words)
+    typed = get_args_parser().parse_intermixed_args(words)
+    flags = [word for word in words if word not in typed.overrides]
+    sys.argv[1:] = [*flags, *typed.overrides]  # Hydra's own parser wants them in this order
     failures: list[Exception] = []
 
     def job(config: Any) -> None:

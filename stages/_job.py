@@ -1,7 +1,7 @@
 """One stage of one run: its folder, its parents, its log, and whether it has to run at all.
 
-job = Job(...)            what a stage's run(job) gets
-execute(name, settings)   runs a stage, first those it brings; done ones are skipped, changed ones replaced
+`execute` runs a stage after those it brings: done ones are skipped, interrupted ones resumed, changed ones replaced.
+What the stage itself gets is a `Job`.
 """
 
 from __future__ import annotations
@@ -174,8 +174,8 @@ def _execute(name: str, settings: Settings, soon: tuple[str, ...], behind: dict[
             remove_folder(folder)
         if state != "done":
             _run(job, inputs, entries, old if job.resuming else None)
-        if show := getattr(stage_module(name), "show", None):
-            show(job)
+        if after := getattr(stage_module(name), "after", None):
+            after(job)
     stale = [place for place in stale_behind(settings) if Path(place).name not in soon] if state != "done" else []
     if stale:
         print(f"{name}: now stale, made from the one before: {', '.join(stale)}", flush=True)
@@ -187,7 +187,7 @@ def _is_done(folder: Path, inputs: dict[str, Any]) -> bool:
     return bool(
         manifest
         and manifest["status"] == "done"
-        and manifest["inputs_digest"] == digest(inputs)
+        and _manifest.same_inputs(manifest, inputs)
         and not _manifest.missing_outputs(folder, manifest)
     )
 
@@ -196,7 +196,7 @@ def _state(
     name: str, folder: Path, old: dict[str, Any] | None, inputs: dict[str, Any]
 ) -> Literal["done", "resume", "anew"]:
     """What is to be done with what lies in the folder, told to the user."""
-    if old is None or old["inputs_digest"] != digest(inputs):
+    if old is None or not _manifest.same_inputs(old, inputs):
         if folder.exists() and not (folder / _manifest.NAME).exists() and any(folder.glob("[!.]*")):
             raise UserError(
                 f"{folder} was not made by a stage (it has no {_manifest.NAME}): move it away, or choose another run=…"

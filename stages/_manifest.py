@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from stages._files import digest, read_json
-from stages._schema import stage_module
+from stages._schema import GROUPS, block_class, stage_module, stage_names
 from stages._settings import Settings
 
 NAME = "manifest.json"
@@ -45,6 +45,21 @@ def inputs_of(name: str, settings: Settings, parents: Mapping[str, dict[str, Any
     if "model" in blocks:
         inputs["base"] = model_identity(settings)["digest"]
     return inputs
+
+
+def same_inputs(manifest: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
+    """Whether a folder was made from these inputs, leaving out fields that count no more: they have become FREE."""
+    known = {
+        block: {field: value for field, value in old.items() if field not in _free(block)}
+        if block in GROUPS or block in stage_names()
+        else old
+        for block, old in manifest["inputs"].items()
+    }
+    return digest(known) == digest(inputs)
+
+
+def _free(block: str) -> set[str]:
+    return set(getattr(block_class(block), "FREE", ()))
 
 
 def counted(block: BaseModel) -> dict[str, Any]:

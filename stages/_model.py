@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -27,6 +27,7 @@ class ModelConfig(BaseModel):
     """The policy: which checkpoint, how it is shown tools, and what it needs to train. Presets stand in conf/model/."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
+    FREE: ClassVar[tuple[str, ...]] = ("name", "sample_batch", "memory_gib")
 
     name: str = Field("tiny", pattern=r"^[A-Za-z0-9._-]{1,60}$")
     """Short name, as in file names and tables."""

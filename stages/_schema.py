@@ -10,7 +10,7 @@ that returns its metrics, and may have
     VERSION    a number, raised when the code makes something else of the same inputs
     refuse(settings, above)  raises UserError for what cannot be done, before an earlier result is touched; `above` has
                the folders of PARENTS and OPTIONAL that are done
-    show(job)  prints what was found, just now or by an earlier call
+    after(job) what follows when it is done, just now or by an earlier call: showing, installing
     refuse(settings, parents' folders)  raises UserError where its settings do not fit them
 
 A class of settings may have FREE, the names of fields that change no result, and FILES, those that name files.

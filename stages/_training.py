@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,6 +30,7 @@ class TrainingConfig(BaseModel):
     """Settings of every stage that trains an adapter."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    FREE: ClassVar[tuple[str, ...]] = ("max_dropped", "log_every", "save_every")
 
     learning_rate: float | None = Field(None, gt=0)
     """Peak step size; without it, the model preset's for this kind of training."""
@@ -83,7 +84,7 @@ def arguments(
         "warmup_steps": config.warmup,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
-        "optim": config.optimizer or _optimizer(is_quantized(model), on_gpu),
+        "optim": _optimizer(config.optimizer, is_quantized(model), on_gpu),
         "logging_steps": config.log_every,
         "logging_first_step": True,
         "save_strategy": "steps",
@@ -108,16 +109,18 @@ def arguments(
     wrong += [f"{job.name}.trainer.{key}: say {_TAKEN[key]}=… instead" for key in config.trainer if key in _TAKEN]
     if wrong:
         raise UserError(*wrong)
+    trainer = dict(config.trainer)
+    if not on_gpu and trainer.pop("activation_offloading", False):  # TRL fails on it
+        job.say("activation_offloading is left out: there is no GPU to offload from")
     try:
-        return kind(**(chosen | config.trainer))
+        return kind(**(chosen | trainer))
     except (ValueError, TypeError) as error:
         raise UserError(f"{job.name}: {kind.__name__} refuses these settings: {error}") from error
 
 
-def _optimizer(quantized: bool, on_gpu: bool) -> str:
-    if quantized:
-        return "paged_adamw_8bit" if on_gpu else "adamw_8bit"  # there is nowhere to page to
-    return "adamw_torch_fused"
+def _optimizer(chosen: str | None, quantized: bool, on_gpu: bool) -> str:
+    name = chosen or ("paged_adamw_8bit" if quantized else "adamw_torch_fused")
+    return name if on_gpu else name.removeprefix("paged_")  # from memory there is nowhere to page to
 
 
 def ordered(trainer: type[Any], lengths: list[int]) -> type[Any]:

@@ -92,7 +92,7 @@ def run(job: Job) -> dict[str, Any]:
     return metrics
 
 
-def show(job: Job) -> None:
+def after(job: Job) -> None:
     """What was found, now or by an earlier call."""
     from stages._summary import evaluation_in, findings
 

@@ -37,7 +37,7 @@ def run(job: Job) -> dict[str, Any]:
     }
 
 
-def show(job: Job) -> None:
+def after(job: Job) -> None:
     """The table of models, what changed from one to the next, and where the report lies."""
     from stages._summary import evaluation_in, findings
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -44,6 +44,7 @@ class Config(BaseModel):
     """How the embedded model is made."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    FREE: ClassVar[tuple[str, ...]] = ("install",)
 
     hidden: int = Field(256, ge=64, multiple_of=64)
     """Width of the model."""
@@ -59,7 +60,7 @@ class Config(BaseModel):
     """Width of the feed-forward layers."""
     vocabulary: int = Field(4096, ge=512, multiple_of=64)
     """Tokens of the tokenizer, added ones included."""
-    tokens: int = Field(18_000_000, ge=1000)
+    tokens: int = Field(12_000_000, ge=1000)
     """Tokens to train on, padding excluded."""
     batch_tokens: int = Field(12_288, ge=256)
     """Tokens of one step, padding included."""
@@ -75,7 +76,7 @@ class Config(BaseModel):
     """Share of rows of random tokens to repeat; seven times as many in the first tenth, where copying has to appear."""
     probe_documents: int = Field(150, ge=10)
     """Held-out documents of each probe."""
-    probes: int = Field(36, ge=1)
+    probes: int = Field(24, ge=1)
     """How often the probes are run."""
     compile: bool = True
     """Compile the model (needs a C++ compiler on a CPU); a quarter faster, the same numbers to rounding."""
@@ -164,7 +165,9 @@ def batches(writer: Writer, rng: random.Random, config: Config, seen: int) -> It
             seen += len(row.ids)
             rows.append(row)
         rows.sort(key=lambda row: len(row.ids))
-        pool, batch, longest = [], [], 0
+        pool: list[list[Row]] = []
+        batch: list[Row] = []
+        longest = 0
         for row in rows:
             padded = -(-len(row.ids) // _ROUND) * _ROUND
             if batch and max(longest, padded) * (len(batch) + 1) > config.batch_tokens:
@@ -368,13 +371,17 @@ def run(job: Job) -> dict[str, Any]:
         )
     bar.close()
     export(model, tokenizer, folder / "model")
-    if config.install:
-        target = ROOT / "assets" / job.settings.model.name
-        shutil.copytree(folder / "model", target, dirs_exist_ok=True)
-        job.say(f"installed in {target}")
     return {"tokens": seen, "weights": weights, "loss": loss if found else None} | {
         f"probe_{skill}": share for skill, share in found.items()
     }
+
+
+def after(job: Job) -> None:
+    """Put the model where the `tiny` preset looks for it, if that was asked for."""
+    if job.config.install:
+        target = ROOT / "assets" / job.settings.model.name
+        shutil.copytree(job.folder / "model", target, dirs_exist_ok=True)
+        job.say(f"installed in {target}")
 
 
 def step(

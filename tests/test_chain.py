@@ -1,4 +1,4 @@
-"""The whole chain on a toy model, as a user types it: pipeline, second call, sweep, interruption. Nothing is learned here."""
+"""The whole chain on a toy model, as a user types it: pipeline, second call, sweep, interruption."""
 
 from __future__ import annotations
 
@@ -94,9 +94,8 @@ def test_a_sweep_samples_once_and_trains_each_point(chain):
 def test_an_interrupted_training_ends_in_the_same_bytes(chain):
     words = ("sft.max_steps=40", "sft.batch_size=4", "sft.log_every=1")
     chain("run=whole", *words)
-    running = subprocess.Popen(
-        chain.command("run=broken", *words), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=chain.folder
-    )  # fmt: skip
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+    running = subprocess.Popen(chain.command("run=broken", *words), **pipes, text=True, cwd=chain.folder)
     log = chain.folder / "runs/broken/sft/log.jsonl"
     deadline = time.monotonic() + 120
     while not (log.exists() and log.read_text().count("\n") >= 5) and time.monotonic() < deadline:

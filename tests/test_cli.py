@@ -151,7 +151,7 @@ def test_a_new_stage_is_one_file(house):
 
 def test_a_sweep_makes_a_folder_a_point_and_shares_what_the_run_has(house):
     assert house("run=r").returncode == 0
-    done = house("-m", "stage=serve", "run=r", "reward.needless_call=-1,5", "pour.cups=1,2")
+    done = house("stage=serve", "run=r", "-m", "reward.needless_call=-1,5", "pour.cups=1,2")
     assert done.returncode == 0, done.stderr
     points = house.json("r/sweeps/needless_call_cups/sweep.json")["points"]
     assert [point["job"] for point in points] == [

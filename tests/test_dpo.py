@@ -11,7 +11,7 @@ import shutil
 import signal
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from pydantic import ValidationError
@@ -80,32 +80,38 @@ def test_the_guard_acts_when_chosen_answers_lose_more_than_allowed(guard: Any, s
 
 # ----- slow: whole runs -----
 
+
+class Tuned(NamedTuple):
+    """A run that has had its supervised fine-tuning."""
+
+    folder: Path
+    quantization: str
+
+
 FAST = {"epochs": 3, "batch_size": 4, "log_every": 1, "trainer": {"logging_first_step": True}}
 
 
-def settings(folder: Path, stage: str, quantization: str, **blocks: Any) -> Any:
-    model = {"quantization": quantization, "micro_batch": 4}
-    return toys.toy_settings(folder, stage, folder / "model", model=model, **blocks)
-
-
-def run_dpo(folder: Path, quantization: str = "none", **more: Any) -> dict[str, Any]:
+def run_dpo(folder: Path, tuned: Tuned, **more: Any) -> dict[str, Any]:
     blocks = {"pairs": {"samples": 2, "max_new_tokens": 24}, "evaluate": {"limit": 4, "max_new_tokens": 24}}
-    return execute("dpo", settings(folder, "dpo", quantization, dpo=FAST | more, **blocks))
+    model = {"quantization": tuned.quantization, "micro_batch": 4}
+    return execute(
+        "dpo", toys.toy_settings(folder, "dpo", tuned.folder / "model", model=model, dpo=FAST | more, **blocks)
+    )
 
 
 @pytest.fixture(scope="module", params=["none", "nf4"])
-def tuned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run that has had its supervised fine-tuning."""
+def tuned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     folder = tmp_path_factory.mktemp(f"tuned-{request.param}")
-    toys.toy_checkpoint(folder / "model")
-    execute("sft", settings(folder, "sft", request.param, sft={"epochs": 2, "batch_size": 8}))
-    return folder, request.param
+    checkpoint = toys.toy_checkpoint(folder / "model")
+    model = {"quantization": request.param}
+    execute("sft", toys.toy_settings(folder, "sft", checkpoint, model=model, sft={"epochs": 2, "batch_size": 8}))
+    return Tuned(folder, request.param)
 
 
-def copied(tuned: tuple[Path, str], folder: Path) -> Path:
-    shutil.copytree(tuned[0] / "runs", folder / "runs")
-    for name in ("model", "rows.jsonl"):
-        os.symlink(tuned[0] / name, folder / name)
+def copied(tuned: Tuned, folder: Path) -> Path:
+    """The run as it was after its fine-tuning, to go on from anew."""
+    shutil.copytree(tuned.folder / "runs", folder / "runs", ignore=lambda _, names: {"dpo"} & set(names))
+    shutil.copy(tuned.folder / "rows.jsonl", folder)
     return folder
 
 
@@ -116,10 +122,10 @@ def adapter_digest(folder: Path, stage: str = "dpo") -> str:
 
 @pytest.mark.slow
 def test_it_starts_at_its_reference_learns_and_can_be_interrupted(
-    tuned: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, quantization = tuned
-    metrics = run_dpo(folder, quantization)
+    folder = tuned.folder
+    metrics = run_dpo(folder, tuned)
     assert metrics["loss_at_step_0"] == pytest.approx(math.log(2), abs=1e-6)
     assert metrics["margin_at_step_0"] == 0
     assert metrics["accuracy"] > 0.5
@@ -128,7 +134,6 @@ def test_it_starts_at_its_reference_learns_and_can_be_interrupted(
     assert adapter_digest(folder) != adapter_digest(folder, "sft")
 
     other = copied(tuned, tmp_path)
-    shutil.rmtree(other / "runs" / "toy" / "dpo")
     plain = Job.log
 
     def interrupt(job: Job, row: dict[str, Any]) -> None:
@@ -136,37 +141,48 @@ def test_it_starts_at_its_reference_learns_and_can_be_interrupted(
         if row.get("step") == 2 and job.name == "dpo":
             os.kill(os.getpid(), signal.SIGINT)
 
-    # As a resumed run would find it, whatever moves the folder made since.
     with monkeypatch.context() as patched:
         patched.setattr(Job, "log", interrupt)
         with pytest.raises(Interrupted):
-            run_dpo(other, quantization)
+            run_dpo(other, tuned)
     checkpoints = sorted((other / "runs/toy/dpo/checkpoints").glob("checkpoint-*/complete.json"))
     assert checkpoints
     assert "rng_state.pth" in json.loads(checkpoints[-1].read_text())
-    again = run_dpo(other, quantization)
+    again = run_dpo(other, tuned)
     assert again["resumed_from_step"] in (2, 3)
     assert adapter_digest(other) == adapter_digest(folder)
 
 
 @pytest.mark.slow
-def test_a_policy_that_is_not_its_reference_is_refused_with_what_was_seen(
-    tuned: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_reference_that_is_the_base_is_refused_with_what_was_seen(
+    tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if tuned[1] == "none":
-        pytest.skip("without 4 bits TRL rounds nothing")
-    monkeypatch.setattr(_training, "adapters_stay_float32", lambda model: contextlib.nullcontext())
-    with pytest.raises(RuntimeError, match=r"at step 0 the policy is not its reference: loss 0\.69\d+ instead of ln 2"):
-        run_dpo(copied(tuned, tmp_path), tuned[1], epochs=1)
+    from trl.trainer import dpo_trainer
+
+    monkeypatch.setattr(dpo_trainer, "use_adapter", lambda model, adapter_name: model.disable_adapter())
+    with pytest.raises(RuntimeError, match=r"the policy is not its reference: loss \d\.\d+ instead of ln 2 = 0.693147"):
+        run_dpo(copied(tuned, tmp_path), tuned, epochs=1)
 
 
 @pytest.mark.slow
-def test_the_guard_stops_training_and_the_stage_ends_well(tuned: tuple[Path, str], tmp_path: Path) -> None:
-    if tuned[1] == "nf4":
+def test_adapters_that_trl_rounded_to_bfloat16_are_refused(
+    tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if tuned.quantization == "none":
+        pytest.skip("without 4 bits TRL rounds nothing")
+    monkeypatch.setattr(_training, "adapters_stay_float32", lambda model: contextlib.nullcontext())
+    with pytest.raises(RuntimeError, match=r"lora_A.default.weight is torch.bfloat16: adapters train in float32"):
+        run_dpo(copied(tuned, tmp_path), tuned, epochs=1)
+
+
+@pytest.mark.slow
+def test_the_guard_stops_training_and_the_stage_ends_well(tuned: Tuned, tmp_path: Path) -> None:
+    if tuned.quantization == "nf4":
         pytest.skip("once is enough")
     folder = copied(tuned, tmp_path)
-    shutil.rmtree(folder / "runs" / "toy" / "dpo", ignore_errors=True)
-    metrics = run_dpo(folder, guard="stop", guard_drop=1e-6, loss=["hinge"], loss_weights=[1.0], learning_rate=0.5)
+    metrics = run_dpo(
+        folder, tuned, guard="stop", guard_drop=1e-6, loss=["hinge"], loss_weights=[1.0], learning_rate=0.5
+    )
     manifest = json.loads((folder / "runs/toy/dpo/manifest.json").read_text())
     assert manifest["status"] == "done"
     assert manifest["facts"]["guard"]["action"] == "stop"

@@ -117,7 +117,7 @@ def test_what_was_found_is_shown_without_asking_anyone(bench: Bench, capsys: pyt
     (job.folder / "metrics.json").write_text(json.dumps(metrics))
     capsys.readouterr()
     bench.asked.clear()
-    evaluate.show(job)
+    evaluate.after(job)
     shown = capsys.readouterr().out
     assert bench.asked == []
     assert "sft -> dpo: false calls 100.0 % -> 0.0 %, missed calls 0.0 % -> 0.0 %" in shown

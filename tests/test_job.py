@@ -53,6 +53,15 @@ def test_the_same_inputs_are_not_computed_twice_and_other_inputs_replace_the_fol
     assert "pour: replacing runs/default/pour (parents.brew changed)" in house("stage=serve").stdout
 
 
+def test_a_field_that_changes_no_result_may_change_even_if_it_once_counted(house):
+    assert house("brew.nap=0.1").returncode == 0
+    code = house.folder.joinpath("stages/brew.py").read_text()
+    assert "brew: replacing" in house("brew.nap=0.2").stdout
+    house.write("stages/brew.py", code.replace("    nap: float", '    FREE: ClassVar = ("nap",)\n    nap: float'))
+    house.write("stages/brew.py", "from typing import ClassVar\n" + house.folder.joinpath("stages/brew.py").read_text())
+    assert "brew: done already" in house("brew.nap=0.3").stdout
+
+
 def test_a_result_that_comes_out_the_same_makes_nothing_stale(house):
     assert house("stage=all").returncode == 0
     done = house("stage=all", "brew.heat=80")  # the file it writes does not depend on the heat

@@ -84,6 +84,30 @@ def test_a_value_trl_refuses_is_the_users_mistake(tmp_path: Path) -> None:
         build(job_for(tmp_path, schedule="sideways"))
 
 
+def test_what_needs_a_gpu_is_left_out_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_training, "device", lambda: "cpu")
+    args = build(job_for(tmp_path, optimizer="paged_adamw_8bit", trainer={"activation_offloading": True}))
+    assert (args.optim, args.activation_offloading) == ("adamw_8bit", False)
+
+
+def test_the_notebook_recipe_composes_to_its_published_settings(tmp_path: Path) -> None:
+    from stages._refusals import compose, settings_of
+    from stages._schema import publish
+
+    publish()
+    (tmp_path / "rows.jsonl").write_text("")
+    overrides = ("experiment=notebook", f"data.train={tmp_path}/rows.jsonl")
+    settings = settings_of(*compose(overrides), overrides)
+    block, model = settings.stage("sft"), settings.model
+    assert (block.rank, block.alpha, block.epochs, block.learning_rate, block.warmup) == (32, 32, 3, 2e-4, 5)
+    assert (block.batch_size, model.micro_batch, model.max_length, block.log_every) == (4, 1, 1024, 1)
+    assert block.optimizer == "paged_adamw_8bit"
+    assert block.trainer == {"activation_offloading": True}
+    assert (model.path, model.quantization, model.dialect) == ("CohereLabs/tiny-aya-global", "auto", "json")
+    assert len(model.target_modules) == 7
+    assert settings.data.format == "simple_tool_calling"
+
+
 def checkpoint(folder: Path, step: int) -> Path:
     path = folder / "checkpoints" / f"checkpoint-{step}"
     path.mkdir(parents=True)
