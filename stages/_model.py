@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from data import dialects
 from stages._errors import UserError
+from stages._memory import check_gpu_memory, device
 
 if TYPE_CHECKING:
     import torch
@@ -69,13 +69,6 @@ class ModelConfig(BaseModel):
     def _dialect_exists(cls, name: str) -> str:
         dialects.get(name)
         return name
-
-
-def device() -> str:
-    """`cuda` where there is one, else `cpu`."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def is_quantized(config: ModelConfig) -> bool:
@@ -167,7 +160,7 @@ def load_base(config: ModelConfig, training: bool = False) -> PreTrainedModel:
     from transformers.utils import logging
 
     if device() == "cuda":
-        _check_gpu_memory(config)
+        check_gpu_memory(config)
     if local_path(config):  # read at once; a download keeps its bar
         logging.disable_progress_bar()
     compute = compute_dtype(config, training)
@@ -237,35 +230,6 @@ def save_adapter(model: Any, folder: Path) -> None:
     (folder / "adapter_config.json").write_text(text, encoding="utf-8")
 
 
-def expected_memory_gib(model: Any, config: ModelConfig, rank: int = 16, quantized: bool = True) -> float:
-    """Estimate of the GPU memory that LoRA training reserves, from shapes alone (a model on the meta device will do).
-
-    Weights (NF4 with double quantisation: 0.516 bytes each; what stays unquantised: 2), adapters in float32 with their
-    gradient and two 8-bit moments (10), a residual stream a layer in bfloat16 that checkpointing keeps, activations of
-    one layer, one of TRL's tiles of logits, and 0.7 GiB for the CUDA context and fragmentation.
-    """
-    import torch
-
-    linear = adapters = widest = 0
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head"):
-            linear += module.weight.numel()
-            adapters += rank * (module.in_features + module.out_features)
-            widest = max(widest, module.out_features)
-    rest = sum(parameter.numel() for parameter in model.parameters()) - linear
-    shape = model.config.get_text_config()
-    tokens = config.micro_batch * config.max_length
-    streams = shape.num_hidden_layers * shape.hidden_size if config.activation_checkpointing else 0
-    layer = (8 * shape.hidden_size + 6 * widest) * (1 if config.activation_checkpointing else shape.num_hidden_layers)
-    parts = [
-        linear * (0.516 if quantized else 2) + rest * 2,
-        adapters * 10,
-        tokens * (2 * streams + 4 * layer),
-        4 * min(tokens, 4096) * min(shape.vocab_size, 32768),
-    ]
-    return round(sum(parts) / 2**30 + 0.7, 1)
-
-
 def _source(config: ModelConfig) -> dict[str, Any]:
     folder = local_path(config)
     source: dict[str, Any] = {"pretrained_model_name_or_path": str(folder or config.path), "trust_remote_code": False}
@@ -277,14 +241,3 @@ def _template_file(config: ModelConfig) -> Path:
         if place.is_file():
             return place
     raise UserError(f"model.chat_template: no such file: {config.chat_template}")
-
-
-def _check_gpu_memory(config: ModelConfig) -> None:
-    import torch
-
-    free = torch.cuda.mem_get_info()[0] / 2**30
-    if config.memory_gib and math.ceil(config.memory_gib) > free:
-        raise UserError(
-            f"model={config.name}: needs about {config.memory_gib} GiB of GPU memory, {free:.1f} GiB are free;"
-            " lower model.micro_batch or model.max_length (and model.memory_gib with them), or take a smaller model"
-        )

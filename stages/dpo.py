@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -28,6 +28,8 @@ BLOCKS = ("model", "data", "reward", "evaluate")
 
 class Config(TrainingConfig):
     """Settings of stage=dpo."""
+
+    FREE: ClassVar[tuple[str, ...]] = ("max_dropped", "save_every")  # what the guard sees depends on log_every
 
     epochs: float = Field(1.0, gt=0)
     """Passes over the pairs."""
@@ -53,9 +55,13 @@ class Config(TrainingConfig):
 
 def run(job: Job) -> dict[str, Any]:
     """Train on the pairs, then ask the validation requests; returns losses, margins, costs and validation rates."""
+    from stages._checkpoints import forget_checkpoints
+
     results = _train(job)
     gc.collect()  # the trainer's cycles hold the model
-    return results | _validate(job)
+    results |= _validate(job)
+    forget_checkpoints(job)
+    return results
 
 
 def _train(job: Job) -> dict[str, Any]:
@@ -96,7 +102,6 @@ def _train(job: Job) -> dict[str, Any]:
     reference = check_reference(trainer, pairs[:8])
     results = _training.train(job, trainer, _guard(job, config))
     save_adapter(model, job.folder / "adapter")
-    _training.forget_checkpoints(job)
     last = [row for row in trainer.state.log_history if "rewards/margins" in row][-1]
     names = {"margin": "rewards/margins", "accuracy": "rewards/accuracies", "chosen_logp": "logps/chosen"}
     shown = {name: last[key] for name, key in names.items()}

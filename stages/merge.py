@@ -111,7 +111,8 @@ def _merge(job: Job, adapter: Path, folder: Path, tokenizer: Any) -> str:
     from peft import PeftModel
     from transformers.utils import logging
 
-    from stages._model import device, is_quantized, load_base
+    from stages._memory import device
+    from stages._model import is_quantized, load_base
     from stages._sampling import stop_ids
 
     base = load_base(job.settings.model)

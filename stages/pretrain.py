@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from data.corpus import Document, draw
+from stages._files import read_json, write_text
 from stages._model import ROOT, device
 from stages._tokens import CONTROL, train_tokenizer
 
@@ -62,7 +63,7 @@ class Config(BaseModel):
     """Tokens of the tokenizer, added ones included."""
     tokens: int = Field(12_000_000, ge=1000)
     """Tokens to train on, padding excluded."""
-    batch_tokens: int = Field(12_288, ge=256)
+    batch_tokens: int = Field(6_144, ge=256)
     """Tokens of one step, padding included."""
     matrix_learning_rate: float = Field(0.02, gt=0)
     """Step size of Muon, for the matrices of the layers."""
@@ -75,13 +76,42 @@ class Config(BaseModel):
     random_copies: float = Field(0.04, ge=0, le=1)
     """Share of rows of random tokens to repeat; seven times as many in the first tenth, where copying has to appear."""
     probe_documents: int = Field(150, ge=10)
-    """Held-out documents of each probe."""
+    """Held-out documents of each probe while training."""
+    final_documents: int = Field(1000, ge=10)
+    """Held-out documents of the last probe, whose figures go into the card."""
     probes: int = Field(24, ge=1)
     """How often the probes are run."""
-    compile: bool = True
-    """Compile the model (needs a C++ compiler on a CPU); a quarter faster, the same numbers to rounding."""
+    compile: bool = False
+    """Compile the model first: takes minutes and, on a CPU, a C++ compiler; then about a fifth faster."""
     install: bool = False
     """Copy the result to assets/<model.name>, over what is there."""
+
+
+CARD = """---
+license: apache-2.0
+library_name: transformers
+---
+
+# {name}: the embedded base model
+
+A Qwen3 decoder of {weights:.2f} M weights, pretrained from scratch on a made-up corpus (`data/corpus/`): {shape}.
+It is a test bench, small enough to be fine-tuned on a laptop within minutes. It never saw a tool call, and knows no
+English beyond the words of its corpus.
+
+    {command}
+
+{tokens:.1f} M tokens, {hours:.1f} hours on {threads} threads ({platform}), commit {commit}. bf16 safetensors.
+
+What it can do, measured on held-out documents of the corpus: greedy answers that are right to the last token.
+
+| skill | right | answers |
+|---|---|---|
+{skills}
+
+`choose` names the entry of a catalogue that serves a request, `choose_none` says that none does, `record` writes what
+a request mentions as JSON, `record_at_once` without naming the entry first, `missing` names required fields that a
+request lacks, `read` answers from a text. What it cannot do: call tools, hold a conversation, know other facts.
+"""
 
 
 @dataclass(slots=True)
@@ -228,15 +258,13 @@ def answer_logits(
     return logits.float(), ids[:, 1:][labelled]
 
 
-def probe(model: Qwen3ForCausalLM, body: Any, writer: Writer, config: Config, seed: int) -> dict[str, float]:
-    """Share of answers that are right to the last token, by skill, on documents that are never trained on.
+def probe(model: Qwen3ForCausalLM, body: Any, writer: Writer, documents: list[Document]) -> dict[str, list[bool]]:
+    """Whether each answer is right to the last token, by skill.
 
     A greedy answer is right exactly if every token is the most likely one after the right tokens before it.
     """
     import torch
 
-    rng = random.Random(f"probe {seed}")
-    documents = [draw(rng) for _ in range(config.probe_documents)]
     order = sorted(range(len(documents)), key=lambda place: len(documents[place].turns))
     right: dict[str, list[bool]] = {}
     model.eval()
@@ -252,7 +280,13 @@ def probe(model: Qwen3ForCausalLM, body: Any, writer: Writer, config: Config, se
                     tokens = hits[place][turn[place, 1:] == number]
                     right.setdefault(one.skill, []).append(bool(tokens.all()))
     model.train()
-    return {skill: sum(found) / len(found) for skill, found in sorted(right.items())}
+    return dict(sorted(right.items()))
+
+
+def held_out(seed: int, count: int) -> list[Document]:
+    """Documents that training draws with another generator, and so with other catalogues and values."""
+    rng = random.Random(f"probe {seed}")
+    return [draw(rng) for _ in range(count)]
 
 
 def optimizers(model: Qwen3ForCausalLM, config: Config) -> list[torch.optim.Optimizer]:
@@ -347,7 +381,8 @@ def run(job: Job) -> dict[str, Any]:
     job.say(
         f"{weights / 1e6:.2f} M weights, {len(tokenizer)} tokens of vocabulary, {seen / 1e6:.1f} M tokens seen so far"
     )
-    found, bar, began, first = {}, job.bar(config.tokens, "training", seen), time.monotonic(), seen
+    bar, began, first, loss = job.bar(config.tokens, "training", seen), time.monotonic(), seen, None
+    probes = held_out(job.seed, config.probe_documents)
     for lap in range(config.probes):
         goal = config.tokens * (lap + 1) // config.probes
         if seen >= goal:
@@ -361,18 +396,20 @@ def run(job: Job) -> dict[str, Any]:
             losses.append(step(model, body, steppers, *tensors(rows, tokenizer.pad_token_id)))
             seen += sum(len(row.ids) for row in rows)
             bar.update(min(seen, config.tokens), f"loss {losses[-1]:.3f}")
-        found = probe(model, body, writer, config, job.seed)
+        shares = {skill: sum(right) / len(right) for skill, right in probe(model, body, writer, probes).items()}
         save_state(model, steppers, folder, seen)
-        loss = sum(losses) / len(losses)
-        job.log({"step": seen, "loss": loss, "tokens_per_second": (seen - first) / (time.monotonic() - began)} | found)
-        job.say(
-            f"{seen / 1e6:.1f} M tokens, loss {loss:.3f}; "
-            + ", ".join(f"{skill} {share:.0%}" for skill, share in found.items())
-        )
+        loss, speed = sum(losses) / len(losses), (seen - first) / (time.monotonic() - began)
+        job.log({"step": seen, "loss": loss, "tokens_per_second": speed} | shares)
+        told = ", ".join(f"{skill} {share:.0%}" for skill, share in shares.items())
+        job.say(f"{seen / 1e6:.1f} M tokens, loss {loss:.3f}; {told}")
     bar.close()
     export(model, tokenizer, folder / "model")
-    return {"tokens": seen, "weights": weights, "loss": loss if found else None} | {
-        f"probe_{skill}": share for skill, share in found.items()
+    shipped = type(model).from_pretrained(folder / "model", dtype=torch.float32).to(device())
+    final = probe(shipped, shipped.model, writer, held_out(job.seed, config.final_documents))
+    return {"tokens": seen, "weights": weights, "loss": loss} | {
+        name: value
+        for skill, right in final.items()
+        for name, value in ((f"{skill}_right", sum(right) / len(right)), (f"{skill}_n", len(right)))
     }
 
 
@@ -381,7 +418,33 @@ def after(job: Job) -> None:
     if job.config.install:
         target = ROOT / "assets" / job.settings.model.name
         shutil.copytree(job.folder / "model", target, dirs_exist_ok=True)
+        write_text(target / "README.md", card(job))
         job.say(f"installed in {target}")
+
+
+def card(job: Job) -> str:
+    """The model card: the recipe, and what came of it."""
+    manifest = read_json(job.folder / "manifest.json") or {}
+    metrics = read_json(job.folder / "metrics.json") or {}
+    skills = [name.removesuffix("_right") for name in metrics if name.endswith("_right")]
+    rows = [f"| {skill} | {metrics[f'{skill}_right']:.1%} | {metrics[f'{skill}_n']} |" for skill in skills]
+    changed = {name: value for name, value in job.config if value != type(job.config).model_fields[name].default}
+    overrides = "".join(f" pretrain.{name}={value}" for name, value in changed.items())
+    config = job.config
+    return CARD.format(
+        name=job.settings.model.name,
+        weights=metrics["weights"] / 1e6,
+        tokens=metrics["tokens"] / 1e6,
+        hours=manifest["seconds"] / 3600,
+        threads=manifest["threads"],
+        platform=manifest["platform"],
+        command=f"python train.py stage=pretrain seed={job.seed}{overrides}",
+        shape=f"{config.layers} layers of width {config.hidden}, {config.heads} heads of {config.head_width} "
+        f"({config.kv_heads} of keys and values), {config.intermediate} in the feed-forward layers, "
+        f"{config.vocabulary} tokens, tied embeddings",
+        skills="\n".join(rows),
+        commit=(manifest.get("git") or {}).get("commit"),
+    )
 
 
 def step(

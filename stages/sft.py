@@ -45,6 +45,7 @@ def run(job: Job) -> dict[str, Any]:
 
     from data import dialects, load
     from stages import _training
+    from stages._checkpoints import forget_checkpoints
     from stages._model import load_base, load_tokenizer, save_adapter
     from stages._rows import rows_of
 
@@ -85,7 +86,7 @@ def run(job: Job) -> dict[str, Any]:
     results = _training.train(job, trainer)
     results |= _validation_loss(trainer, tokenizer, dialect, data.validation[: config.validation_rows], model_config)
     save_adapter(model, job.folder / "adapter")
-    _training.forget_checkpoints(job)
+    forget_checkpoints(job)
     adapter = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return counts.as_dict() | results | {"tokens": tokens, "tokens_trained": trained, "adapter_weights": adapter}
 

@@ -114,6 +114,17 @@ def test_the_chain_runs_with_a_presets_settings_on_a_toy_of_its_architecture(nam
     alone(tmp_path / "runs" / "toy" / "merge" / "model", preset.get("template_variables", {}))
 
 
+@pytest.mark.gpu
+def test_the_chain_runs_in_4_bits_on_a_gpu_with_paged_8_bit_states(tmp_path: Path) -> None:
+    checkpoint = toys.toy_checkpoint(tmp_path / "model")
+    metrics = chain(tmp_path, checkpoint, {"quantization": "auto", "activation_checkpointing": True})
+    assert metrics["max_logit_difference"] < metrics["tolerance"]
+    sft = json.loads((tmp_path / "runs/toy/sft/metrics.json").read_text())
+    assert sft["memory_kind"] == "of GPU memory reserved"
+    assert sft["memory_peak_gib"] >= sft["memory_before_gib"] > 0
+    alone(tmp_path / "runs" / "toy" / "merge" / "model", {})
+
+
 def alone(folder: Path, variables: dict[str, Any]) -> None:
     """The merged folder loads with transformers alone, as plain weights that end their turns."""
     from safetensors import safe_open

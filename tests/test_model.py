@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stages import _model
+from stages import _memory, _model
 from stages._errors import UserError
 from stages._model import ModelConfig
 from tests import toys
@@ -66,7 +66,7 @@ def test_every_preset_of_a_real_model_has_its_shape_here() -> None:
 def test_the_memory_a_preset_states_is_the_computed_estimate_and_fits_a_16_gb_gpu(name: str) -> None:
     config, model = preset(toys.ROOT / "conf" / "model" / f"{name}.yaml"), real_shape(name)
     assert round(sum(weight.numel() for weight in model.parameters()) / 1e6) == SHAPES[name][1]
-    assert config.memory_gib == _model.expected_memory_gib(model, config)
+    assert config.memory_gib == _memory.expected_memory_gib(model, config)
     assert config.memory_gib < 14
     assert "# estimate" in (toys.ROOT / "conf" / "model" / f"{name}.yaml").read_text(encoding="utf-8")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from stages import _training, sft
+from stages import _checkpoints, _training, sft
 from stages._errors import Interrupted, UserError
 from stages._job import Job, execute
 from stages._training import LengthGrouped
@@ -108,11 +108,32 @@ def test_the_notebook_recipe_composes_to_its_published_settings(tmp_path: Path) 
     assert settings.data.format == "simple_tool_calling"
 
 
+def test_the_fused_head_gives_the_same_loss_when_it_skips_positions_without_a_label(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+    from trl.trainer import utils
+
+    ids = torch.arange(60).view(2, 30)
+    labels = ids.masked_fill(torch.arange(30) % 3 > 0, -100)
+    losses = []
+    for skip in (False, True):
+        model = toys.toy_model("toy", 1024)
+        utils.add_fused_lm_head(model)
+        monkeypatch.setattr(utils, "_use_triton", lambda device: False)
+        if skip:
+            _training._project_labelled_positions_only()
+        loss = model(input_ids=ids, labels=labels, fused_lm_head=True).loss
+        loss.backward()
+        losses.append((loss.item(), model.model.embed_tokens.weight.grad.norm().item()))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
 def checkpoint(folder: Path, step: int) -> Path:
     path = folder / "checkpoints" / f"checkpoint-{step}"
     path.mkdir(parents=True)
     (path / "weights").write_text(f"at {step}")
-    _training.seal(path)
+    _checkpoints.seal(path)
     return path
 
 
@@ -122,12 +143,12 @@ def test_the_newest_whole_checkpoint_is_taken_and_broken_ones_are_not(tmp_path: 
     (checkpoint(tmp_path, 30) / "weights").write_text("changed since")
     (checkpoint(tmp_path, 40) / "weights").unlink()
     (tmp_path / "checkpoints" / "checkpoint-50").mkdir()
-    assert _training.newest_checkpoint(job_for(tmp_path)) == whole
+    assert _checkpoints.newest_checkpoint(job_for(tmp_path)) == whole
     assert sorted(path.name for path in whole.parent.iterdir()) == ["checkpoint-20", "checkpoint-9"]
 
 
 def test_without_a_checkpoint_training_starts_at_the_beginning(tmp_path: Path) -> None:
-    assert _training.newest_checkpoint(job_for(tmp_path)) is None
+    assert _checkpoints.newest_checkpoint(job_for(tmp_path)) is None
 
 
 # ----- slow: whole runs -----
@@ -140,9 +161,9 @@ def adapter_bytes(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def run_sft(folder: Path, checkpoint: Path, **blocks: Any) -> dict[str, Any]:
+def run_sft(folder: Path, checkpoint: Path, more: dict[str, Any] | None = None, **blocks: Any) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
-    return execute("sft", toys.toy_settings(folder, "sft", checkpoint, sft=FAST, **blocks))
+    return execute("sft", toys.toy_settings(folder, "sft", checkpoint, sft=FAST | (more or {}), **blocks))
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +206,24 @@ def test_the_same_command_gives_the_same_adapter_and_an_interrupted_one_too(
     losses = [[(row["step"], row["loss"]) for row in log if "loss" in row] for log in logs]
     assert losses[0] == losses[1]
     assert not (tmp_path / "two" / "runs/toy/sft/checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_an_interruption_after_the_last_step_trains_no_further(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> dict[str, Any]:
+        raise Interrupted(signal.SIGTERM)
+
+    cut = {"max_steps": 3, "schedule": "constant"}  # in the middle of an epoch
+    run_sft(tmp_path / "one", toy, more=cut)
+    with monkeypatch.context() as patched:
+        patched.setattr(sft, "_validation_loss", stop)
+        with pytest.raises(Interrupted):
+            run_sft(tmp_path / "two", toy, more=cut)
+    again = run_sft(tmp_path / "two", toy, more=cut)
+    assert (again["steps"], again["resumed_from_step"]) == (3, 3)
+    assert adapter_bytes(tmp_path / "two") == adapter_bytes(tmp_path / "one")
 
 
 @pytest.mark.slow

@@ -1,0 +1,125 @@
+"""The corpus, the tokenizer and the loop that make the embedded base model."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from data import corpus, dialects
+from data.corpus.tasks import KINDS
+from stages import pretrain
+from stages._tokens import train_tokenizer
+
+SMALL = pretrain.Config(
+    hidden=64, layers=1, heads=1, kv_heads=1, intermediate=64, vocabulary=1024, tokens=30_000, batch_tokens=2048,
+    probe_documents=10, final_documents=10, probes=3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    texts = pretrain.corpus_texts(random.Random(0), 300)
+    return train_tokenizer(texts, 1024, pretrain.TEMPLATE.read_text(encoding="utf-8"))
+
+
+def documents(count: int) -> list[corpus.Document]:
+    rng = random.Random(1)
+    return [corpus.draw(rng) for _ in range(count)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_of_document_gives_the_same_one_for_the_same_seed(kind: str) -> None:
+    assert KINDS[kind](random.Random(3)) == KINDS[kind](random.Random(3))
+
+
+def test_no_answer_of_the_corpus_reads_as_a_call_or_names_an_entry_with_arguments() -> None:
+    native = dialects.get("native")
+    for document in documents(400):
+        for turn in document.turns:
+            reading = native.read(turn.answer, document.tools)
+            assert not reading.calls
+            assert not reading.attempt
+            assert not any(tool.name in turn.answer and "{" in turn.answer for tool in document.tools)
+
+
+def test_the_writer_writes_what_the_chat_template_renders_and_trains_the_answers(tokenizer: Any) -> None:
+    writer = pretrain.Writer(tokenizer)
+    for document in documents(60):
+        chat = [
+            message
+            for turn in document.turns
+            for message in (
+                {"role": "user", "content": turn.question},
+                {"role": "assistant", "content": turn.answer},
+            )
+        ]
+        rendered = tokenizer.apply_chat_template(
+            chat,
+            tools=[tool.as_function() for tool in document.tools] or None,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+        row = writer.row(document)
+        assert row.ids == rendered["input_ids"]
+        assert [number >= 0 for number in row.turn] == [bool(mark) for mark in rendered["assistant_masks"]]
+
+
+def test_a_span_has_the_same_tokens_wherever_it_stands(tokenizer: Any) -> None:
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    for span in ("Oslo", "Mira Olsen", "KL482", "14:30", "blue river", "x.y@z.org"):
+        inside = ids(span)
+        for context in ("weather in {} today", '{{"city": "{}"}}', "{}?", "'{}', please"):
+            whole = ids(context.format(span))
+            assert any(whole[place : place + len(inside)] == inside for place in range(len(whole)))
+
+
+def test_text_survives_the_tokenizer(tokenizer: Any) -> None:
+    for text in ("Smörgåsbord  costs 12.50 €\n\n\tok", '{"a": [1, 2.5, null]}', "<tool_call>\n{}\n</tool_call>"):
+        assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+
+
+class Stop(Exception):
+    """Raised in the middle of training."""
+
+
+class FakeJob:
+    """As much of a job as pretraining uses; `laps` of them are done before it is stopped."""
+
+    def __init__(self, folder: Any, laps: int | None = None) -> None:
+        self.folder, self.config, self.seed, self.laps = folder, SMALL, 0, laps
+        self.rows: list[dict[str, Any]] = []
+
+    def say(self, _text: str) -> None: ...
+
+    def log(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        if len(self.rows) == self.laps:
+            raise Stop
+
+    def bar(self, *_: Any) -> Any:
+        class Bar:
+            def update(self, *_: Any) -> None: ...
+            def close(self) -> None: ...
+
+        return Bar()
+
+
+def test_an_interrupted_pretraining_ends_in_the_same_weights(tmp_path: Any) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "halves").mkdir()
+    pretrain.run(FakeJob(tmp_path / "whole"))
+    with pytest.raises(Stop):
+        pretrain.run(FakeJob(tmp_path / "halves", laps=2))
+    found = pretrain.run(FakeJob(tmp_path / "halves"))
+    first, second = (tmp_path / name / "model" / "model.safetensors" for name in ("whole", "halves"))
+    assert first.read_bytes() == second.read_bytes()
+    assert found["tokens"] >= SMALL.tokens
+
+
+def test_step_sizes_rise_hold_and_fall_to_zero() -> None:
+    at = [pretrain.pace(SMALL, int(share * SMALL.tokens)) for share in (0, 0.005, 0.5, 0.8, 1)]
+    assert at == pytest.approx([0, 0.5, 1, 0.5, 0], abs=0.02)

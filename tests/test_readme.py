@@ -1,0 +1,81 @@
+"""What README.md says can be typed, composes; what it says is in the tree, is there; its figures have a command."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks() -> list[str]:
+    """The indented lines, each without what follows a #."""
+    return [line.split(" #")[0].strip() for line in README.splitlines() if line.startswith("    ")]
+
+
+COMMANDS = [line for line in blocks() if line.startswith("python train.py")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_composes(command: str, tmp_path: Path) -> None:
+    words = shlex.split(command)[2:]
+    for file in re.findall(r"[\w-]+\.jsonl", command):  # a file of the reader's own
+        (tmp_path / file).write_text('{"user_content": "a", "tool_name": "b", "tool_arguments": "{}"}\n' * 4)
+    if "-m" in words:  # a sweep has several configurations; the first stands for them
+        words = [word.split(",")[0] for word in words if word != "-m"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py", *words, "--cfg", "job"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_there_are_commands_for_every_stage_of_the_main_job() -> None:
+    assert {f"stage={stage}" for stage in ("sft", "dpo", "merge", "evaluate", "pipeline")} <= set(
+        " ".join(COMMANDS).split()
+    )
+
+
+def test_make_has_the_targets_that_the_readme_names() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = [line.split()[1] for line in blocks() if line.startswith("make ")]
+    assert targets
+    assert all(f"\n{target}:" in makefile for target in targets)
+
+
+def test_the_tree_is_the_one_on_disk() -> None:
+    section = README.split("## The tree")[1].split("\n**Add")[0]
+    folder, named = "", set()
+    for line in section.splitlines():
+        if match := re.match(r"    ( *)([\w./]+)", line):
+            folder = folder if match[1] else match[2]
+            path = ROOT / (folder + match[2] if match[1] else match[2])
+            assert path.exists(), path
+            named.add(path.relative_to(ROOT).parts[0])
+    shown = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    folders = {Path(file).parts[0] for file in shown if "/" in file and not file.startswith(".")}
+    assert folders <= named
+
+
+def test_every_model_preset_is_in_the_table_with_its_checkpoint_and_memory() -> None:
+    import yaml
+
+    for file in sorted((ROOT / "conf/model").glob("*.yaml")):
+        preset = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if preset["name"] == "tiny":
+            continue
+        columns = (
+            f"`{preset['name']}`",
+            preset["path"],
+            preset.get("dialect", "native"),
+            f"{preset['memory_gib']} GiB",
+        )
+        assert f"| {' | '.join(columns)} |" in README
