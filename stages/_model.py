@@ -5,8 +5,10 @@ Weights are read as safetensors only, code from checkpoints is never run, and wh
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -41,7 +43,7 @@ class ModelConfig(BaseModel):
     """Jinja file to use in place of the checkpoint's own chat template."""
     template_variables: dict[str, bool | str] = Field(default_factory=dict)
     """Variables of the chat template fixed for good, in training, sampling and the merged model alike."""
-    target_modules: str | list[str] = "all-linear"
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
     """What LoRA adapts: all-linear, or a list of module names."""
     quantization: Literal["none", "nf4", "auto"] = "none"
     """nf4: the frozen base in 4 bits (QLoRA). auto: nf4 on a GPU, none without one."""
@@ -135,7 +137,8 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """The tokenizer with the chat template this run uses, left-padded for generation, its pad token set."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(**_source(config))
+    with _told(config):
+        tokenizer = AutoTokenizer.from_pretrained(**_source(config))
     if config.chat_template:
         tokenizer.chat_template = _template_file(config).read_text(encoding="utf-8")
     if not isinstance(tokenizer.chat_template, str):
@@ -157,12 +160,9 @@ def load_base(config: ModelConfig, training: bool = False) -> PreTrainedModel:
     """The base model on this machine's device, in 4 bits if the configuration says so."""
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-    from transformers.utils import logging
 
     if device() == "cuda":
         check_gpu_memory(config)
-    if local_path(config):  # read at once; a download keeps its bar
-        logging.disable_progress_bar()
     compute = compute_dtype(config, training)
     arguments = _source(config) | {"attn_implementation": config.attention, "use_safetensors": True}
     if is_quantized(config):
@@ -177,7 +177,8 @@ def load_base(config: ModelConfig, training: bool = False) -> PreTrainedModel:
         arguments["device_map"] = {"": 0 if device() == "cuda" else "cpu"}
     else:
         arguments["dtype"] = compute
-    model = AutoModelForCausalLM.from_pretrained(**arguments)
+    with _told(config):
+        model = AutoModelForCausalLM.from_pretrained(**arguments)
     if not is_quantized(config):
         model.to(device())
     keep_weights_unpacked(model)
@@ -228,6 +229,16 @@ def save_adapter(model: Any, folder: Path) -> None:
         config["target_modules"] = sorted(config["target_modules"])
     text = json.dumps(config, indent=2, sort_keys=True, default=str) + "\n"
     (folder / "adapter_config.json").write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _told(config: ModelConfig) -> Iterator[None]:
+    """What the hub or a missing package says, as the user's mistake: no such repository, no access, no network."""
+    try:
+        yield
+    except (OSError, ImportError) as error:
+        told = " ".join(str(error).split())
+        raise UserError(f"model.path: {config.path} cannot be loaded: {told[:400]}") from error
 
 
 def _source(config: ModelConfig) -> dict[str, Any]:

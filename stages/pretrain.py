@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from data.corpus import Document, draw
+from stages._errors import UserError
 from stages._files import read_json, write_text
 from stages._model import ROOT, device
 from stages._tokens import CONTROL, train_tokenizer
@@ -83,6 +84,8 @@ class Config(BaseModel):
     """How often the probes are run."""
     compile: bool = False
     """Compile the model first: takes minutes and, on a CPU, a C++ compiler; then about a fifth faster."""
+    start: str | None = None
+    """Folder of a checkpoint to go on from: its weights and tokenizer, with step sizes of its own."""
     install: bool = False
     """Copy the result to assets/<model.name>, over what is there."""
 
@@ -190,7 +193,8 @@ def batches(writer: Writer, rng: random.Random, config: Config, seen: int) -> It
     while True:
         rows = []
         for _ in range(_POOL):
-            share = config.random_copies * (7 if seen < config.tokens / 10 else 1)
+            early = config.start is None and seen < config.tokens / 10
+            share = config.random_copies * (7 if early else 1)
             row = writer.random_copy(rng) if rng.random() < share else writer.row(draw(rng))
             seen += len(row.ids)
             rows.append(row)
@@ -362,17 +366,24 @@ def export(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: 
 def run(job: Job) -> dict[str, Any]:
     """Train; the model lies in pretrain/model at the end. Returns the last probes, tokens and seconds."""
     import torch
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
     config, folder = job.config, job.folder
     torch.manual_seed(job.seed)
-    if not (folder / "tokenizer").exists():
+    start = Path(config.start) if config.start else None
+    if start and not (start / "model.safetensors").is_file():
+        raise UserError(f"pretrain.start: {start} holds no model.safetensors; name the folder of a checkpoint")
+    if start:
+        PreTrainedTokenizerFast.from_pretrained(start).save_pretrained(folder / "tokenizer")
+    elif not (folder / "tokenizer").exists():
         texts = corpus_texts(random.Random(f"tokenizer {job.seed}"), _TOKENIZER_DOCUMENTS)
         train_tokenizer(texts, config.vocabulary, TEMPLATE.read_text(encoding="utf-8")).save_pretrained(
             folder / "tokenizer"
         )
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
-    model = build(config, tokenizer).to(device()).train()
+    fresh = build(config, tokenizer)
+    model = Qwen3ForCausalLM.from_pretrained(start, dtype=torch.float32) if start else fresh
+    model = model.to(device()).train()
     body = torch.compile(model.model, dynamic=True) if _compiles(job) else model.model
     writer, steppers = Writer(tokenizer), optimizers(model, config)
     rates = [stepper.param_groups[0]["lr"] for stepper in steppers]

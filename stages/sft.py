@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from stages._errors import UserError, nearest
 from stages._training import TrainingConfig
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def run(job: Job) -> dict[str, Any]:
     job.say(f"{counts.kept} rows of {counts.total}, {tokens} tokens, {trained} of them trained")
 
     base = load_base(model_config, training=True)
+    check_targets(base, model_config.target_modules)
     torch.manual_seed(job.seed)  # the adapter's first weights
     lora = LoraConfig(
         r=config.rank,
@@ -89,6 +91,21 @@ def run(job: Job) -> dict[str, Any]:
     forget_checkpoints(job)
     adapter = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return counts.as_dict() | results | {"tokens": tokens, "tokens_trained": trained, "adapter_weights": adapter}
+
+
+def check_targets(base: Any, targets: str | list[str]) -> None:
+    """UserError for a module name that no linear layer bears; PEFT asks only that one of them does."""
+    import torch
+
+    names = {name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)}
+    short = {name.rpartition(".")[2] for name in names}
+    wrong = [
+        f"model.target_modules: no layer is called {target}{nearest(target, short)} ({', '.join(sorted(short))})"
+        for target in ([] if isinstance(targets, str) else targets)
+        if not any(name == target or name.endswith(f".{target}") for name in names)
+    ]
+    if wrong:
+        raise UserError(*wrong)
 
 
 def _validation_loss(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from stages import _memory, _model
 from stages._errors import UserError
@@ -79,6 +80,31 @@ def test_the_target_modules_of_a_preset_are_all_linear_layers_of_its_architectur
         path.rpartition(".")[2] for path, module in real_shape(name).named_modules() if type(module) is torch.nn.Linear
     }
     assert set(preset(toys.ROOT / "conf" / "model" / f"{name}.yaml").target_modules) == linear - {"lm_head"}
+
+
+def test_an_unknown_dialect_names_the_nearest() -> None:
+    with pytest.raises(ValidationError, match="did you mean native"):
+        ModelConfig(dialect="nativ")
+
+
+def test_a_repository_that_cannot_be_had_is_the_users_mistake_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"model.path: nobody/nothing cannot be loaded: "):
+        _model.load_tokenizer(ModelConfig(path="nobody/nothing"))
+
+
+def test_a_target_module_that_no_layer_bears_names_the_nearest() -> None:
+    from stages import sft
+
+    model = toys.toy_model("toy", 1024)
+    sft.check_targets(model, "all-linear")
+    sft.check_targets(model, ["q_proj", "self_attn.v_proj"])
+    with pytest.raises(UserError, match=r"no layer is called q_prj; did you mean q_proj\?"):
+        sft.check_targets(model, ["q_prj", "v_proj"])
 
 
 def test_a_folder_that_is_not_there_is_the_users_mistake() -> None:

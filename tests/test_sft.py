@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import types
 from pathlib import Path
 from typing import Any
@@ -238,3 +240,19 @@ def test_another_seed_gives_another_adapter(toy: Path, tmp_path: Path) -> None:
 def test_rows_that_do_not_fit_stop_the_stage_before_anything_is_trained(toy: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"sft.max_dropped: \d+ of 30 rows"):
         run_sft(tmp_path / "one", toy, model={"max_length": 128})
+
+
+@pytest.mark.slow
+def test_the_notebook_recipe_runs_on_the_embedded_model(tmp_path: Path) -> None:
+    rows = toys.ROOT.parent / "shared" / "samples" / "simple_tool_calling.jsonl"
+    if not (rows.exists() and (toys.ROOT / "assets" / "tiny" / "model.safetensors").exists()):
+        pytest.skip("needs the forty rows of SimpleToolCalling beside the project, and the embedded model")
+    words = ("experiment=notebook", "model=tiny", "run=notebook", f"data.train={rows}", f"runs_dir={tmp_path}")
+    done = subprocess.run(
+        [sys.executable, "train.py", *words], cwd=toys.ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "activation_offloading is left out" in done.stdout
+    metrics = json.loads((tmp_path / "notebook" / "sft" / "metrics.json").read_text())
+    assert metrics["rows"] + metrics["validation_rows"] == 20
+    assert metrics["loss_last"] < metrics["loss_first"]
