@@ -55,6 +55,8 @@ class ModelConfig(BaseModel):
     """Longest row in tokens; longer ones are counted and refused, never cut."""
     micro_batch: int = Field(32, ge=1)
     """Rows that are computed at once while training; larger batches are accumulated."""
+    max_new_tokens: int = Field(256, ge=1)
+    """Longest answer that is generated, unless the stage says another."""
     sample_batch: int = Field(64, ge=1)
     """Rows that are generated at once."""
     activation_checkpointing: bool = False

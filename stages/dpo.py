@@ -201,7 +201,7 @@ def _validate(job: Job) -> dict[str, Any]:
         dialect,
         requests,
         settings.reward,
-        max_new_tokens=how.max_new_tokens,
+        max_new_tokens=how.max_new_tokens or settings.model.max_new_tokens,
         batch_size=how.batch_size or settings.model.sample_batch,
         label="validation",
         job=job,

@@ -42,8 +42,8 @@ class Config(BaseModel):
     """Which of base, sft, dpo and merged; without it, base and all that are done."""
     limit: int | None = Field(None, ge=1)
     """At most so many requests, evenly spaced over the held-out ones."""
-    max_new_tokens: int = Field(256, ge=1)
-    """Longest answer; one that reaches it counts as cut off."""
+    max_new_tokens: int | None = Field(None, ge=1)
+    """Longest answer, by default model.max_new_tokens; one that reaches it counts as cut off."""
     batch_size: int | None = Field(None, ge=1)
     """Requests answered at once; without it, model.sample_batch."""
     max_dropped: float = Field(0.02, ge=0, le=1)
@@ -136,7 +136,7 @@ def ask(job: Job, model: str, requests: Sequence[Request], dialect: ModuleType) 
             load_tokenizer(config),
             dialect,
             requests,
-            max_new_tokens=job.config.max_new_tokens,
+            max_new_tokens=job.config.max_new_tokens or config.max_new_tokens,
             batch_size=job.config.batch_size or config.sample_batch,
             seed=job.seed,
             label=model,

@@ -43,8 +43,8 @@ class Config(PairingConfig):
     """Answers sampled for each request."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature: 1 is what the policy would do of itself."""
-    max_new_tokens: int = Field(256, ge=1)
-    """Longest answer; one that reaches it counts as cut off."""
+    max_new_tokens: int | None = Field(None, ge=1)
+    """Longest answer, by default model.max_new_tokens; one that reaches it counts as cut off."""
     batch_size: int | None = Field(64, ge=1)
     """Answers sampled at once; null takes model.sample_batch."""
     prompts: int | None = Field(None, ge=1)
@@ -116,7 +116,8 @@ def _sample(
 
     config, model_config = job.config, job.settings.model
     adapter = job.parent("sft") / "adapter"
-    how = {"n": config.samples, "temperature": config.temperature, "max_new_tokens": config.max_new_tokens}
+    longest = config.max_new_tokens or model_config.max_new_tokens
+    how = {"n": config.samples, "temperature": config.temperature, "max_new_tokens": longest}
     policy = {"adapter": digest(adapter), "model": model_digest(model_config), "seed": job.seed}
     cache = job.cache / f"candidates-{digest(policy | how)[:16]}.jsonl"
     keys = [digest([request.id, prompt_of(tokenizer, dialect, request)]) for request in requests]

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra.core.config_store import ConfigStore
 from pydantic import BaseModel
 
 from stages._errors import UserError
@@ -24,10 +23,8 @@ STAGES = [pytest.param(name, id=name) for name in stage_names()]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _published() -> Iterator[None]:
+def _published() -> None:
     publish()
-    yield
-    ConfigStore.instance().repo.clear()
 
 
 def composed(*overrides: str) -> Settings:

@@ -351,7 +351,8 @@ def stage(tmp_path, monkeypatch):
     def run(**changes):
         reward = changes.pop("reward", TABLE)
         settings = SimpleNamespace(
-            model=SimpleNamespace(dialect="native", sample_batch=4), data=DataConfig(format="openai", train=str(path)),
+            model=SimpleNamespace(dialect="native", sample_batch=4, max_new_tokens=8),
+            data=DataConfig(format="openai", train=str(path)),
             reward=reward,
         )  # fmt: skip
         job = StubJob(tmp_path, pairs.Config(**{"batch_size": 4, "samples": 2, **changes}), settings)
