@@ -448,7 +448,7 @@ def card(job: Job) -> str:
         tokens=metrics["tokens"] / 1e6,
         hours=manifest["seconds"] / 3600,
         threads=manifest["threads"],
-        platform=manifest["platform"],
+        platform=manifest["platform"].split("-")[0],
         command=f"python train.py stage=pretrain seed={job.seed}{overrides}",
         shape=f"{config.layers} layers of width {config.hidden}, {config.heads} heads of {config.head_width} "
         f"({config.kv_heads} of keys and values), {config.intermediate} in the feed-forward layers, "
