@@ -38,7 +38,6 @@ def prepare(settings: Settings, heavy: bool) -> int:
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
     # bitsandbytes looks for an optional CPU kernel on every import and falls back to its own.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    _keep_freed_memory()
     random.seed(settings.seed)
     if heavy:
         import numpy
@@ -48,20 +47,6 @@ def prepare(settings: Settings, heavy: bool) -> int:
         torch.manual_seed(settings.seed)
         torch.set_num_threads(threads)
     return threads
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep what a step frees for the next step.
-
-    By default each large tensor is mapped, faulted in page by page, and unmapped again: training the embedded model on
-    two cores went from 1,200-1,900 to 5,600-6,200 tokens a second with this.
-    """
-    import ctypes
-
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # names of mallopt(3)
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        for option, size in ((mmap_threshold, 2**31 - 1), (trim_threshold, 2**31 - 1), (top_pad, 2**28)):
-            libc.mallopt(option, size)
 
 
 def _asked_threads() -> int:

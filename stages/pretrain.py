@@ -83,7 +83,7 @@ class Config(BaseModel):
     probes: int = Field(24, ge=1)
     """How often the probes are run."""
     compile: bool = False
-    """Compile the model first: takes minutes and, on a CPU, a C++ compiler; then about a fifth faster."""
+    """Compile the model first: takes minutes and, on a CPU, a C++ compiler; its gain is not measured."""
     start: str | None = None
     """Folder of a checkpoint to go on from: its weights and tokenizer, with step sizes of its own."""
     install: bool = False
@@ -476,6 +476,6 @@ def step(
 
 def _compiles(job: Job) -> bool:
     if job.config.compile and device() == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
-        job.say("no C++ compiler found: going on uncompiled, a quarter slower")
+        job.say("no C++ compiler found: going on uncompiled")
         return False
     return bool(job.config.compile)
