@@ -121,5 +121,6 @@ def test_an_interrupted_pretraining_ends_in_the_same_weights(tmp_path: Any) -> N
 
 
 def test_step_sizes_rise_hold_and_fall_to_zero() -> None:
-    at = [pretrain.pace(SMALL, int(share * SMALL.tokens)) for share in (0, 0.005, 0.5, 0.8, 1)]
+    config = SMALL.model_copy(update={"warmup": 0.01, "decay": 0.4})
+    at = [pretrain.pace(config, int(share * config.tokens)) for share in (0, 0.005, 0.5, 0.8, 1)]
     assert at == pytest.approx([0, 0.5, 1, 0.5, 0], abs=0.02)
