@@ -106,10 +106,8 @@ def test_every_field_has_a_docstring_and_unknown_fields_are_refused(config):
     assert not missing
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [stage for stage in stage_names() if "trainer" in block_class(stage).model_fields])
 def test_any_argument_of_a_trainer_passes_without_a_plus(stage):
-    if "trainer" not in block_class(stage).model_fields:
-        pytest.skip("this stage has no trainer underneath")
     assert composed(f"stage={stage}", f"{stage}.trainer.max_steps=3").stage(stage).trainer == {"max_steps": 3}
 
 

@@ -165,20 +165,18 @@ def test_a_reference_that_is_the_base_is_refused_with_what_was_seen(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("tuned", ["nf4"], indirect=True)  # without 4 bits TRL rounds nothing
 def test_adapters_that_trl_rounded_to_bfloat16_are_refused(
     tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if tuned.quantization == "none":
-        pytest.skip("without 4 bits TRL rounds nothing")
     monkeypatch.setattr(_training, "adapters_stay_float32", lambda model: contextlib.nullcontext())
     with pytest.raises(RuntimeError, match=r"lora_A.default.weight is torch.bfloat16: adapters train in float32"):
         run_dpo(copied(tuned, tmp_path), tuned, epochs=1)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("tuned", ["none"], indirect=True)
 def test_the_guard_stops_training_and_the_stage_ends_well(tuned: Tuned, tmp_path: Path) -> None:
-    if tuned.quantization == "nf4":
-        pytest.skip("once is enough")
     folder = copied(tuned, tmp_path)
     metrics = run_dpo(
         folder, tuned, guard="stop", guard_drop=1e-6, loss=["hinge"], loss_weights=[1.0], learning_rate=0.5
