@@ -21,7 +21,8 @@ class PointFailed(Exception):
 
 def main() -> int:
     """Returns the exit status: 0 done, 1 a bug or a failed point, 2 the user's mistake, 128 + signal if interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         return _main(sys.argv[1:])
     except KeyboardInterrupt as interrupt:
@@ -110,6 +111,8 @@ def _mistake(lines: Any) -> int:
 def _interrupt(signum: int, _frame: FrameType | None) -> None:
     from stages._errors import Interrupted
 
+    for number in (signal.SIGINT, signal.SIGTERM):  # raised while this one unwinds, another could leave threads hanging
+        signal.signal(number, signal.SIG_DFL)
     raise Interrupted(signum)
 
 

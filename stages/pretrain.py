@@ -103,7 +103,7 @@ English beyond the words of its corpus.
 
     {command}
 
-{tokens:.1f} M tokens, {hours:.1f} hours on {threads} threads ({platform}), commit {commit}. bf16 safetensors.
+{tokens:.1f} M tokens, {hours:.1f} hours on {threads} threads ({platform}), commit {commit}. bf16 safetensors.{start}
 
 What it can do, measured on held-out documents of the corpus: greedy answers that are right to the last token.
 
@@ -455,6 +455,9 @@ def card(job: Job) -> str:
         f"{config.vocabulary} tokens, tied embeddings",
         skills="\n".join(rows),
         commit=(manifest.get("git") or {}).get("commit"),
+        start=f"\nIt went on from the weights in `{config.start}` at that commit; their card says how they were made."
+        if config.start
+        else "",
     )
 
 
