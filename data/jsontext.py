@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from itertools import accumulate
 from typing import Any, Never
 
 MAX_LENGTH = 1_000_000
@@ -13,7 +14,11 @@ _INT_LIMIT = 2**63
 
 # The string branch takes an unclosed string to the end of its line (JSON strings hold no raw newline): it always
 # matches and never gives back what it took, so that a scan stays linear on any text.
-_TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|[{}\[\]]')
+_STRING = r'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"?'
+_TOKEN = re.compile(rf"{_STRING}|[{{}}\[\]]")
+_BRACE = re.compile(rf"{_STRING}|[{{}}]")
+_NO_BRACKET = re.compile(rf"(?:{_STRING}|[^{{}}\[\]\"]++)++")
+_STEP = {"{": 1, "[": 1, "}": -1, "]": -1}
 _MAX_OBJECTS = 256
 
 
@@ -25,13 +30,15 @@ def _no_constant(name: str) -> Never:
     raise JsonError(f"{name} is no JSON number")
 
 
-def _integer(digits: str) -> int:
+def integer(digits: str) -> int:
+    """The number of these digits; JsonError where it does not fit 64 bits."""
     if len(digits) > 20 or not -_INT_LIMIT <= (value := int(digits)) < _INT_LIMIT:
         raise JsonError(f"integer {digits[:24]} does not fit 64 bits")
     return value
 
 
-def _number(digits: str) -> float:
+def number(digits: str) -> float:
+    """The number of these digits; JsonError where it is too large."""
     value = float(digits)
     if math.isinf(value):
         raise JsonError(f"number {digits[:24]} is too large")
@@ -47,23 +54,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_int=_integer, parse_float=_number, parse_constant=_no_constant
+    object_pairs_hook=_object, parse_int=integer, parse_float=number, parse_constant=_no_constant
 )
 
 
 def _too_deep(text: str) -> bool:
     if text.count("{") + text.count("[") <= MAX_DEPTH:
         return False
-    depth = 0
-    for token in _TOKEN.finditer(text):
-        mark = token[0]
-        if mark in "{[":
-            depth += 1
-            if depth > MAX_DEPTH:
-                return True
-        elif mark in "}]":
-            depth -= 1
-    return False
+    brackets = _NO_BRACKET.sub("", text)
+    depths = accumulate(map(_STEP.__getitem__, brackets))
+    return next(filter(MAX_DEPTH.__lt__, depths), None) is not None
 
 
 def loads(text: str, max_length: int | None = MAX_LENGTH) -> Any:
@@ -138,7 +138,7 @@ def find_objects(text: str) -> list[tuple[int, int, str]]:
     opened: list[int] = []
     place = text.find("{")
     while place >= 0:
-        token = _TOKEN.search(text, place)
+        token = _BRACE.search(text, place)
         if token is None:
             break
         place = token.end()

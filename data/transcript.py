@@ -133,7 +133,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a dialect read out of a completion. `text` is what remains when the calls are taken out."""
+    """What a dialect read out of a completion. `text` is what remains when the calls are taken out.
+
+    `malformed` without an attempt is text that is not said in the way the dialect has for it.
+    """
 
     attempt: bool
     calls: tuple[ToolCall, ...] = ()

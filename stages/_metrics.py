@@ -191,9 +191,11 @@ def valid_call(row: Row) -> bool:
 
 def declined(row: Row) -> bool:
     """The output is no call and reads as the dialect's way of not calling: no text at all declines nothing."""
+    if row.reading.malformed and not row.reading.attempt:
+        return False
     if row.judgement.outcome in RIGHT_TEXTS:
         return True
-    return not attempted(row.judgement) and not row.reading.malformed and bool(row.reading.text.strip())
+    return not attempted(row.judgement) and bool(row.reading.text.strip())
 
 
 def right_names(row: Row) -> bool:

@@ -9,14 +9,23 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from data import dialects, jsontext
+from data.dialects import hermes, native, pythonic, router
 from data.dialects import json as json_dialect
-from data.dialects import native
-from data.transcript import Message, Tool, ToolCall
+from data.transcript import Message, Reading, Tool, ToolCall
 
 WEATHER = Tool("get_weather", "Weather of a city.", {"type": "object", "properties": {"city": {"type": "string"}}})
 TOOLS = (WEATHER, Tool("calculator", "Computes.", {"type": "object", "properties": {"expression": {"type": "string"}}}))
 OSLO = ToolCall("get_weather", {"city": "Oslo"})
 ROME = ToolCall("get_weather", {"city": "Rome"})
+CALLED = ToolCall("get_weather", {"city": "Oslo"}, id="c1")
+CONVERSATION = [
+    Message("system", "Be brief."),
+    Message("user", "Weather in Oslo and Rome?"),
+    Message("assistant", "Let me look.", (CALLED, ROME)),
+    Message("tool", "rain", tool_call_id="c1"),
+    Message("tool", "sun"),
+    Message("assistant", "Rain, sun."),
+]
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
     ["</tool_call>", "<tool_call>", "```", '"}', "\\", "\n", "get_weather(", "\u2028", "<|im_end|>"]
@@ -50,6 +59,7 @@ def dialect(request):
 
 def test_every_dialect_gives_back_the_calls_it_wrote(dialect):
     @given(st.lists(CALL, min_size=1, max_size=3))
+    @example([ToolCall("f", {"small": 1e-07, "zero": -0.0, "long": -(2**63), "none": [None, [], {}], "": ""})])
     @example([ToolCall("f", {"code": "```python\nget_weather('x')\n```", "tag": "</tool_call>"})])
     def check(calls):
         reading = dialect.read(dialect.write(calls), TOOLS)
@@ -65,7 +75,7 @@ def test_no_text_makes_a_reader_raise(dialect):
     @given(BROKEN)
     def check(text):
         reading = dialect.read(text, TOOLS)
-        assert reading.attempt == bool(reading.calls or reading.malformed)
+        assert bool(reading.calls or reading.malformed) if reading.attempt else not reading.calls
 
     check()
 
@@ -106,7 +116,7 @@ def test_text_is_no_attempt(dialect, text):
         'Sure: {"name": "get_weather", "arguments": {"city": "Oslo"}}',
         '{"name": "get_weather", "arguments": {"city": "Oslo"',
         "{'name': 'get_weather', 'arguments': {}}",
-        '{"tool": "get_weather", "arguments": {}}',
+        '{"function": "get_weather", "arguments": {}}',
         '{"tool_calls": [{"function": {"name": "get_weather", "arguments": "{}"}}]}',
         '[{"name": "get_weather", "arguments": {}}, 3]',
         'get_weather(city="Oslo")',
@@ -162,16 +172,7 @@ def test_native_hands_tools_and_messages_to_the_template():
 
 
 def test_json_shows_schemas_calls_and_results_as_plain_turns():
-    called = ToolCall("get_weather", {"city": "Oslo"}, id="c1")
-    messages = [
-        Message("system", "Be brief."),
-        Message("user", "Weather in Oslo and Rome?"),
-        Message("assistant", "Let me look.", (called, ROME)),
-        Message("tool", "rain", tool_call_id="c1"),
-        Message("tool", "sun"),
-        Message("assistant", "Rain, sun."),
-    ]
-    tools, chat = json_dialect.show(TOOLS, messages)
+    tools, chat = json_dialect.show(TOOLS, CONVERSATION)
     assert tools is None
     assert [turn["role"] for turn in chat] == ["system", "user", "assistant", "user", "assistant"]
     assert chat[0]["content"].startswith("Be brief.\n\n")
@@ -206,6 +207,78 @@ def test_reading_takes_time_in_proportion_to_the_text(dialect, piece):
         return best
 
     assert seconds(8_000) < max(0.02, 12 * seconds(1_000))
+
+
+def test_hermes_writes_tools_calls_and_results_in_tags():
+    tools, chat = hermes.show(TOOLS, CONVERSATION)
+    assert tools is None
+    assert [turn["role"] for turn in chat] == ["system", "user", "assistant", "user", "assistant"]
+    assert chat[0]["content"].startswith("Be brief.\n\n")
+    assert f"<tools>\n{jsontext.dumps(WEATHER.as_function()['function'])}\n" in chat[0]["content"]
+    reading = hermes.read(chat[2]["content"], TOOLS)
+    assert (reading.text, reading.calls) == ("Let me look.", (OSLO, ROME))
+    assert chat[3]["content"] == "<tool_response>\nrain\n</tool_response>\n<tool_response>\nsun\n</tool_response>"
+    assert chat[4]["content"] == "Rain, sun."
+
+
+def test_hermes_wants_the_tags_around_a_call():
+    assert hermes.read('{"name": "get_weather", "arguments": {"city": "Oslo"}}', TOOLS).malformed
+
+
+def test_pythonic_writes_calls_as_python_does():
+    written = '[get_weather(city="Oslo"), get_weather(city="Rome")]'
+    assert pythonic.show(TOOLS, CONVERSATION)[1][2]["content"] == pythonic.write([OSLO, ROME]) == written
+    assert pythonic.read("[get_weather(city='Oslo')]", TOOLS).calls == (OSLO,)
+    assert pythonic.read("[api.v1.find(tags=['a', None], deep={'x': -0.5}, **{'odd name': True})]", ()).calls == (
+        ToolCall("api.v1.find", {"tags": ["a", None], "deep": {"x": -0.5}, "odd name": True}),
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["[teleport(to='Mars'", "[teleport(to=Mars)]", "[teleport('Mars')]", "[teleport(", "[f(a=1)] and more"]
+)
+def test_pythonic_sees_that_a_call_was_begun(text):
+    assert pythonic.read(text, TOOLS).malformed
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "[]", "[see note (a)]", "[x] done (partly)", "[f (x) = 2]"])
+def test_pythonic_takes_lists_and_brackets_in_prose_for_text(text):
+    reading = pythonic.read(text, TOOLS)
+    assert (reading.attempt, reading.text) == (False, text)
+
+
+def test_pythonic_cannot_write_a_name_with_brackets():
+    with pytest.raises(ValueError, match=r"cannot be written of a tool named 'f\(x\)'"):
+        pythonic.write([ToolCall("f(x)", {})])
+
+
+def test_router_says_everything_as_one_object():
+    chat = router.show(TOOLS, CONVERSATION)[1]
+    oslo, rome = (f'{{"tool": "get_weather", "arguments": {{"city": "{city}"}}}}' for city in ("Oslo", "Rome"))
+    assert (router.write([OSLO]), chat[2]["content"]) == (oslo, f"[{oslo}, {rome}]")
+    assert chat[4]["content"] == '{"tool": "no_tool", "reason": "Rain, sun."}'
+    assert router.show((), [Message("assistant", "Hi.")])[1][0]["content"] == "Hi."  # nobody has asked for objects
+
+
+@pytest.mark.parametrize("reason", ["Hello!", "", 'Say "calculator(1)" or {"tool": "get_weather"}', "a\nb\u2028"])
+def test_router_reads_the_reason_back_as_the_text_and_no_attempt(reason):
+    written = router.show(TOOLS, [Message("user", "Hi"), Message("assistant", reason)])[1][-1]["content"]
+    assert router.read(written, TOOLS) == Reading(False, (), reason)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"tool": "no_tool"}', '{"tool": "no_tool", "arguments": {}}', '{"tool": "no_tool", "reason": "I', "Hi!"]
+)
+def test_router_takes_what_no_application_could_read_for_malformed_text_and_no_attempt(text):
+    reading = router.read(text, TOOLS)
+    assert (reading.attempt, reading.text) == (False, text)
+    assert reading.malformed
+    assert not router.read("Hi!", ()).malformed
+
+
+def test_router_has_no_room_for_a_tool_called_no_tool():
+    with pytest.raises(ValueError, match="a tool cannot be called no_tool"):
+        router.show([Tool("no_tool", "", {})], [])
 
 
 def test_an_unknown_dialect_names_the_nearest_one():

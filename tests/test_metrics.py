@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.dialects import native
+from data.dialects import native, router
 from data.transcript import AcceptedCall, Expected, Message, Request, Tool
 from rewards import OUTCOMES, judge
 from stages import _metrics
@@ -31,9 +32,9 @@ def request(number: int, expected: Expected, kind: str = "k", unseen: bool = Fal
     )
 
 
-def measured(*rows: tuple[Request, str]) -> dict:
+def measured(*rows: tuple[Request, str], dialect: ModuleType = native) -> dict:
     requests = [request for request, _ in rows]
-    readings = [native.read(text, request.tools) for request, text in rows]
+    readings = [dialect.read(text, request.tools) for request, text in rows]
     judgements = [judge(request, reading) for request, reading in zip(requests, readings, strict=True)]
     return metrics(requests, readings, judgements)
 
@@ -213,3 +214,11 @@ def test_contrast_reads_the_rows_of_the_files() -> None:
 
 def test_an_unread_outcome_would_be_noticed() -> None:
     assert set(OUTCOMES) >= _metrics.RIGHT_TEXTS
+
+
+def test_a_right_text_outside_of_the_dialects_format_is_right_and_not_valid():
+    hello = request(1, Expected("answer", text="Hello!"))
+    said = '{"tool": "no_tool", "reason": "Hello!"}'
+    found = measured((hello, "Hello!"), (hello, said), dialect=router)
+    assert (found["answer_accuracy"], found["valid_tool_call_rate"], found["false_tool_call_rate"]) == (1.0, 0.5, 0.0)
+    assert measured((hello, "Hello!"))["valid_tool_call_rate"] == 1.0

@@ -65,6 +65,13 @@ def test_the_tree_is_the_one_on_disk() -> None:
     assert folders <= named
 
 
+def test_every_dialect_is_spoken_of() -> None:
+    from data import dialects
+
+    section = README.split("A dialect is")[1].split("\n\n")[0]
+    assert all(f"`{name}`" in section for name in dialects.names())
+
+
 def test_every_model_preset_is_in_the_table_with_its_checkpoint_and_memory() -> None:
     import yaml
 

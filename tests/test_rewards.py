@@ -76,10 +76,10 @@ def check_gold(requests: list[Request], table: RewardConfig) -> None:
         for request in requests:
             gold = request.gold
             assert gold is not None
-            if name == "json":  # its turns hold either text or calls
-                text = dialect.write(gold.tool_calls) if gold.tool_calls else gold.content
-            else:
-                text = "\n".join(part for part in (gold.content, dialect.write(gold.tool_calls)) if part)
+            turn = dialect.show(request.tools, (*request.messages, gold))[1][-1]
+            text = turn["content"]
+            if turn.get("tool_calls"):  # what the native template makes of them
+                text = "\n".join(part for part in (text, dialect.write(gold.tool_calls)) if part)
             reading = dialect.read(text, request.tools)
             score = points(judge(request, reading), table, request, reading)
             assert score.points == most(request, table), (request.id, text)

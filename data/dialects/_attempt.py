@@ -13,9 +13,9 @@ from functools import lru_cache
 from typing import Any
 
 from data import jsontext
-from data.transcript import Tool, ToolCall
+from data.transcript import Reading, Tool, ToolCall
 
-MAX_LENGTH = 200_000
+MAX_LENGTH = 16_384
 _NAME_KEYS = ("name", "tool", "tool_name", "function", "function_name", "api")
 _ARGUMENT_KEYS = ("arguments", "parameters", "args", "tool_arguments", "tool_input")
 _TAG = re.compile(
@@ -25,6 +25,7 @@ _TAG = re.compile(
 _NAME_KEY = re.compile(rf"[\"'](?:{'|'.join(_NAME_KEYS)})[\"']\s{{0,8}}:\s{{0,8}}[\"']([^\"'\n]{{0,128}})")
 _ARGUMENT_KEY = re.compile(rf"[\"'](?:{'|'.join(_ARGUMENT_KEYS)})[\"']\s{{0,8}}:")
 _FENCE = "```"
+_MAX_FENCES = 128  # a text with more is one piece: nobody writes so, and looking at each block would take long
 
 
 def names_of(tools: Sequence[Tool]) -> tuple[str, ...]:
@@ -36,33 +37,53 @@ def _invocation(names: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, names))})\(" if names else r"(?!)")
 
 
-def call_of(value: Any, argument_keys: tuple[str, ...] = ("arguments",)) -> ToolCall | str:
+def call_of(value: Any, argument_keys: tuple[str, ...] = ("arguments",), name_key: str = "name") -> ToolCall | str:
     """The call a JSON object makes, or what keeps it from being one."""
     if not isinstance(value, dict):
         return "a call must be an object"
-    name = value.get("name")
+    name = value.get(name_key)
     if not isinstance(name, str) or not name:
-        return "a call needs a name"
+        return f"a call needs a {name_key}"
     keys = [key for key in argument_keys if key in value]
     if len(keys) != 1 or not isinstance(value[keys[0]], dict):
         return f"a call needs an object of {argument_keys[0]}"
     if len(value) != 2:
-        return f"a call holds name and {keys[0]} and nothing else"
+        return f"a call holds {name_key} and {keys[0]} and nothing else"
     return ToolCall(name, value[keys[0]])
 
 
-def whole(text: str, argument_keys: tuple[str, ...] = ("arguments",)) -> tuple[ToolCall, ...]:
-    """The calls of a text that is nothing but one call object or a list of them; empty when it is not."""
-    text = text.strip()
+def parsed(text: str) -> Any:
+    """The object or list that is the whole of a stripped text; None when none is."""
     if text[:1] not in ("{", "[") or text[-1:] not in ("}", "]"):
-        return ()
+        return None
     try:
-        value = jsontext.loads(text)
+        return jsontext.loads(text)
     except jsontext.JsonError:
-        return ()
-    found = [call_of(entry, argument_keys) for entry in (value if isinstance(value, list) else [value])]
-    calls = tuple(call for call in found if isinstance(call, ToolCall))
-    return calls if len(calls) == len(found) else ()
+        return None
+
+
+def calls_of(
+    value: Any, argument_keys: tuple[str, ...] = ("arguments",), name_key: str = "name"
+) -> tuple[ToolCall, ...]:
+    """The calls of a value that is nothing but one call object or a list of them; empty when it is not."""
+    found = []
+    for entry in value if isinstance(value, list) else [value]:
+        call = call_of(entry, argument_keys, name_key)
+        if isinstance(call, str):
+            return ()
+        found.append(call)
+    return tuple(found)
+
+
+def reading(text: str, calls: tuple[ToolCall, ...], tools: Sequence[Tool], begun: str | None = None) -> Reading:
+    """The reading of a dialect whose answers are either calls or text: these calls if there are any, else the text.
+
+    A text is a malformed attempt where a dialect knows what is wrong with the call that it begins, or `find` finds one.
+    """
+    if calls:
+        return Reading(True, calls)
+    found = begun or find(text, tools)
+    return Reading(found is not None, (), text, (found,) if found else ())
 
 
 def without_thinking(text: str) -> str:
@@ -76,9 +97,9 @@ def without_thinking(text: str) -> str:
 def find(text: str, tools: Sequence[Tool]) -> str | None:
     """What in a text is a try to call a tool, in words; None when nothing is."""
     names = names_of(tools)
-    if _FENCE not in text:
+    parts = text.split(_FENCE, _MAX_FENCES + 1)
+    if not 1 < len(parts) <= _MAX_FENCES + 1:
         return _in_prose(text, names)
-    parts = text.split(_FENCE)
     for number, part in enumerate(parts):
         found = _in_code(part, names) if number % 2 else _in_prose(part, names)
         if found:

@@ -6,18 +6,11 @@ templates that use it write it; anything else that looks like a call is a malfor
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
-from data import jsontext
-from data.dialects import _attempt
+from data.dialects import _blocks
 from data.transcript import Message, Reading, Tool, ToolCall
-
-OPEN, CLOSE = "<tool_call>", "</tool_call>"
-_MARK = re.compile(rf"{OPEN}|{CLOSE}|```")
-_SPACE = re.compile(r"\s*")
-_BARE_KEYS = ("arguments", "parameters")
 
 
 def show(
@@ -29,56 +22,9 @@ def show(
 
 def write(calls: Sequence[ToolCall]) -> str:
     """The blocks of these calls, as templates of this family write them."""
-    return "\n".join(
-        f"{OPEN}\n{jsontext.dumps({'name': call.name, 'arguments': call.arguments})}\n{CLOSE}" for call in calls
-    )
+    return _blocks.write(calls)
 
 
 def read(text: str, tools: Sequence[Tool]) -> Reading:
     """What a completion did. The first block that does not parse ends the reading: what follows is not guessed at."""
-    text = _attempt.without_thinking(text[: _attempt.MAX_LENGTH])
-    calls: list[ToolCall] = []
-    rest: list[str] = []
-    malformed: str | None = None
-    place = 0
-    while mark := _MARK.search(text, place):
-        rest.append(text[place : mark.start()])
-        if mark[0] == "```":  # a code block may speak of tags; whether it is an attempt is judged below
-            end = text.find("```", mark.end())
-            place = len(text) if end < 0 else end + 3
-            rest.append(text[mark.start() : place])
-            continue
-        block = _block(text, mark.end()) if mark[0] == OPEN else f"{CLOSE} without {OPEN}"
-        if isinstance(block, str):
-            malformed = block
-            break
-        calls.append(block[0])
-        place = block[1]
-    prose = "".join(rest) + text[place:]
-    if malformed is None:
-        if not calls and (bare := _attempt.whole(prose.replace("<|python_tag|>", "", 1), _BARE_KEYS)):
-            return Reading(True, bare)
-        malformed = _attempt.find(prose, tools)
-    if malformed is not None:
-        return Reading(True, tuple(calls), text.strip(), (malformed,))
-    return Reading(bool(calls), tuple(calls), prose.strip())
-
-
-def _block(text: str, start: int) -> tuple[ToolCall, int] | str:
-    """The call of the block whose opening tag ends at `start`, with the end of the block; or what is wrong with it."""
-    start = _SPACE.match(text, start).end()  # type: ignore[union-attr]
-    if text[start : start + 1] != "{":
-        return f"{OPEN} is not followed by an object"
-    end = jsontext.object_end(text, start)
-    if end is None:
-        return f"the object after {OPEN} never ends"
-    try:
-        call = _attempt.call_of(jsontext.loads(text[start:end]))
-    except jsontext.JsonError as error:
-        return str(error)
-    if isinstance(call, str):
-        return call
-    close = _SPACE.match(text, end).end()  # type: ignore[union-attr]
-    if not text.startswith(CLOSE, close):
-        return f"{CLOSE} is missing"
-    return call, close + len(CLOSE)
+    return _blocks.read(text, tools, bare_keys=("arguments", "parameters"))
