@@ -17,17 +17,21 @@ from tests import toys
 WEATHER = Tool("get_weather", "Weather of a place.", {"type": "object", "properties": {"city": {"type": "string"}}})
 FORECAST = Tool("get_forecast", "Forecast.", {"type": "object", "properties": {"days": {"type": "integer"}}})
 CALL = Message("assistant", tool_calls=(ToolCall("get_weather", {"city": "Oslo"}),))
+CALLS = Message("assistant", tool_calls=(ToolCall("get_weather", {"city": "Rome"}), ToolCall("get_weather", {})))
 CONVERSATION = (
     Message("system", "Be brief."),
-    Message("user", "What is the weather in Oslo?"),
+    Message("user", "How is the sky above Norway's capital?"),
     CALL,
     Message("tool", '{"sky": "clear"}'),
-    Message("assistant", "Clear."),
+    Message("assistant", "No cloud."),
+    Message("user", "And in Italy's, and here?"),
+    CALLS,
+    Message("tool", '{"sky": "grey"}'),
+    Message("tool", '{"sky": "blue"}'),
+    Message("assistant", "It rains there."),
     Message("user", "Thanks!"),
     Message("assistant", "You are welcome."),
 )
-DIALECTS = {"toy": "native", "qwen3": "native", "llama3_2": "json", "smollm2": "json", "gemma3": "json"}
-DIALECTS["tiny_aya"] = "json"
 
 
 @pytest.fixture(scope="module")
@@ -55,20 +59,9 @@ def requests(count: int = 5) -> list[Request]:
     ]
 
 
-def tokenizer_of(family: str) -> Any:
-    from stages._model import fixed_variables
-
-    tokenizer = toys.toy_tokenizer(family)
-    variables: dict[str, bool | str] = {"qwen3": {"enable_thinking": False}, "llama3_2": {"date_string": "1 Jan"}}.get(
-        family, {}
-    )
-    tokenizer.chat_template = fixed_variables(variables) + tokenizer.chat_template
-    return tokenizer
-
-
-@pytest.mark.parametrize(("family", "dialect"), DIALECTS.items())
+@pytest.mark.parametrize(("family", "dialect"), toys.SPOKEN)
 def test_what_is_trained_in_a_turn_is_what_generation_must_write_after_its_prompt(family: str, dialect: str) -> None:
-    tokenizer, speech = tokenizer_of(family), dialects.get(dialect)
+    tokenizer, speech = toys.preset_tokenizer(family), dialects.get(dialect)
     transcript = Transcript("t", (WEATHER,), CONVERSATION)
     turns = [place for place, message in enumerate(CONVERSATION) if message.role == "assistant"]
     end = list(_sampling.turn_end(tokenizer).ids)
@@ -82,19 +75,23 @@ def test_what_is_trained_in_a_turn_is_what_generation_must_write_after_its_promp
             prompt = _sampling.encode(tokenizer, _sampling.prompt_of(tokenizer, speech, request))
             assert row.input_ids[:start] == prompt
             trained.append(row.input_ids[start:stop])
-    golds = [
+    assert all(ids[-len(end) :] == end for ids in trained)
+    written = [tokenizer.decode(ids[: -len(end)]) for ids in trained]
+    assert written == [
         _sampling.completion_of(
             tokenizer, speech, Request("r", "", (WEATHER,), CONVERSATION[:turn], Expected("answer")), CONVERSATION[turn]
         )
         for turn in turns
     ]
-    assert [tokenizer.decode(ids[: -len(end)]) for ids in trained] == golds
-    assert all(ids[-len(end) :] == end for ids in trained)
-    assert speech.read(golds[0], (WEATHER,)).calls == CALL.tool_calls
+    # And that is what the data says, whole: each turn's calls and text, and nothing of what others said.
+    for text, turn in zip(written, turns, strict=True):
+        reading = speech.read(text, (WEATHER,))
+        assert (reading.calls, reading.text) == (CONVERSATION[turn].tool_calls, CONVERSATION[turn].content)
+    assert not [word for word in ("brief", "capital", "clear", "grey", "blue", "Thanks") if word in "".join(written)]
 
 
 def test_our_mask_is_the_one_of_the_templates_generation_markers() -> None:
-    tokenizer, native = tokenizer_of("toy"), dialects.get("native")
+    tokenizer, native = toys.preset_tokenizer("toy"), dialects.get("native")
     (row,) = _rows.transcript_rows(tokenizer, native, Transcript("t", (WEATHER,), CONVERSATION))
     tools, chat = native.show((WEATHER,), CONVERSATION)
     marked = tokenizer.apply_chat_template(
@@ -106,13 +103,13 @@ def test_our_mask_is_the_one_of_the_templates_generation_markers() -> None:
     assert not any(marked["assistant_masks"][length:])
 
 
-@pytest.mark.parametrize("family", ["qwen3", "gemma3", "tiny_aya"])
-def test_our_mask_covers_what_the_training_template_of_trl_marks(family: str) -> None:
+@pytest.mark.parametrize(("family", "dialect"), [("qwen3", "native"), ("gemma3", "json"), ("tiny_aya", "json")])
+def test_our_mask_covers_what_the_training_template_of_trl_marks(family: str, dialect: str) -> None:
     import trl
 
     name = str(toys.FAMILIES[family]["template"])
     training = Path(trl.__file__).parent / "chat_templates" / f"{name}_training.jinja"
-    tokenizer, speech = tokenizer_of(family), dialects.get(DIALECTS[family])
+    tokenizer, speech = toys.preset_tokenizer(family), dialects.get(dialect)
     messages = CONVERSATION[:3]
     row = _rows.turn_row(tokenizer, speech, (WEATHER,), messages)
     ours = tokenizer.decode([label for label in row.labels if label >= 0])
@@ -132,7 +129,7 @@ def test_our_mask_covers_what_the_training_template_of_trl_marks(family: str) ->
 
 
 def test_arguments_of_neighbouring_rows_do_not_leak_into_each_other() -> None:
-    tokenizer, native = tokenizer_of("toy"), dialects.get("native")
+    tokenizer, native = toys.preset_tokenizer("toy"), dialects.get("native")
     turns = [ToolCall("get_weather", {"city": "Oslo"}), ToolCall("get_forecast", {"days": 3})]
     transcripts = [
         Transcript(call.name, (WEATHER, FORECAST), (Message("user", "Go."), Message("assistant", tool_calls=(call,))))
@@ -151,7 +148,7 @@ def test_arguments_of_neighbouring_rows_do_not_leak_into_each_other() -> None:
 
 
 def test_a_row_that_is_too_long_or_refused_is_counted_and_never_cut() -> None:
-    tokenizer, native = tokenizer_of("llama3_2"), dialects.get("native")
+    tokenizer, native = toys.preset_tokenizer("llama3_2"), dialects.get("native")
     both = Message("assistant", tool_calls=(ToolCall("get_weather", {"city": "Oslo"}),) * 2)
     ask = Message("user", "Go.")
     transcripts = [

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
+
+from data import dialects
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -73,6 +76,29 @@ FAMILIES: dict[str, dict[str, Any]] = {
         ],
     },
 }
+
+
+# Every dialect with every template that can render it: native needs one that knows tools and several calls a turn.
+SPOKEN = [
+    (family, dialect)
+    for family in FAMILIES
+    for dialect in dialects.names()
+    if dialect != "native" or family in ("toy", "qwen3")
+]
+
+
+@functools.lru_cache(maxsize=16)
+def preset_tokenizer(family: str) -> Any:
+    """The toy tokenizer of a family, its template's variables fixed as the preset does."""
+    from stages._model import fixed_variables
+
+    tokenizer = toy_tokenizer(family)
+    variables: dict[str, dict[str, bool | str]] = {
+        "qwen3": {"enable_thinking": False},
+        "llama3_2": {"date_string": "26 Jul 2024"},
+    }
+    tokenizer.chat_template = fixed_variables(variables.get(family, {})) + tokenizer.chat_template
+    return tokenizer
 
 
 def toy_tokenizer(family: str = "toy") -> Any:
