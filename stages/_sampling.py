@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from data.transcript import Message, Request, Tool
+from stages import _control
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,8 @@ class TemplateError(ValueError):
 class Completion:
     """What the model wrote, without the end of turn: its log-probability (at temperature 1) and its tokens.
 
-    `truncated` says that it ran into the limit; then nothing tells how it would have ended.
+    `truncated` says that it ran into the limit; then nothing tells how it would have ended. `text` is for `encode`:
+    control tokens that the model only spelled out are broken in it; readers and people get `_control.plain` of it.
     """
 
     text: str
@@ -56,9 +58,19 @@ def render(tokenizer: PreTrainedTokenizerBase, tools: Any, chat: list[dict[str, 
         raise TemplateError(f"the chat template refuses this conversation: {error}") from error
 
 
+def shown(
+    tokenizer: PreTrainedTokenizerBase, dialect: ModuleType, tools: Sequence[Tool], messages: Sequence[Message]
+) -> tuple[Any, list[dict[str, Any]]]:
+    """`tools=` and the conversation for `render`, as the dialect shows them; what they say holds no control token."""
+    try:
+        return dialect.show(*_control.guarded(tokenizer, tools, messages))
+    except ValueError as error:
+        raise TemplateError(f"the dialect cannot write this conversation: {error}") from error
+
+
 def prompt_of(tokenizer: PreTrainedTokenizerBase, dialect: ModuleType, request: Request) -> str:
     """The text that the model is given for this request, up to where it speaks."""
-    tools, chat = dialect.show(request.tools, request.messages)
+    tools, chat = shown(tokenizer, dialect, request.tools, request.messages)
     return render(tokenizer, tools, chat, prompt=True)
 
 
@@ -71,10 +83,8 @@ def split_turn(
     tokenizer: PreTrainedTokenizerBase, dialect: ModuleType, tools: Sequence[Tool], messages: Sequence[Message]
 ) -> tuple[str, str]:
     """The text before the last message, and that message's text without its end of turn."""
-    shown, conversation = dialect.show(tools, messages[:-1])
-    prompt = render(tokenizer, shown, conversation, prompt=True)
-    shown, conversation = dialect.show(tools, messages)
-    whole = render(tokenizer, shown, conversation, prompt=False)
+    prompt = render(tokenizer, *shown(tokenizer, dialect, tools, messages[:-1]), prompt=True)
+    whole = render(tokenizer, *shown(tokenizer, dialect, tools, messages), prompt=False)
     if not whole.startswith(prompt):
         raise TemplateError("the chat template renders the prompt alone and the prompt with its answer differently")
     completion, end, _ = whole[len(prompt) :].rpartition(turn_end(tokenizer).text)
@@ -100,7 +110,8 @@ def _turn_end(tokenizer: PreTrainedTokenizerBase, template: str) -> TurnEnd:
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of rendered text. The template has written every special token already, so none is added."""
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    rows = tokenizer(_control.pieces(text), add_special_tokens=False)["input_ids"]
+    return [token for row in rows for token in row] if len(rows) > 1 else rows[0]
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -152,7 +163,7 @@ def generate(
                 noise = _noise(names, max_new_tokens)
             rows = decode(model, [prompts[place] for place in batch], n, max_new_tokens, stops, temperature, noise)
             for row, (ids, logprob, ended) in enumerate(rows):
-                text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+                text = _control.text_of(tokenizer, ids)
                 results[batch[row // n]].append(Completion(text, logprob, len(ids), not ended, tuple(ids)))
     model.train(was_training)
     return results

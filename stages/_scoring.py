@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from data.transcript import Reading, Request
 from rewards._outcome import Judgement, judge
 from rewards._table import RewardConfig, Score, points
+from stages._control import plain
 from stages._errors import UserError
 from stages._metrics import metrics
 
@@ -43,7 +44,7 @@ def score(
 def score_one(request: Request, completion: Completion, dialect: ModuleType, reward: RewardConfig) -> Scored:
     """Score one completion of one request."""
     try:
-        reading = dialect.read(completion.text, request.tools)
+        reading = dialect.read(plain(completion.text), request.tools)
         judgement = judge(request, reading, truncated=completion.truncated)
         return Scored(completion, reading, judgement, points(judgement, reward, request, reading))
     except Exception as error:

@@ -147,12 +147,13 @@ def ask(job: Job, model: str, requests: Sequence[Request], dialect: ModuleType) 
 
 def prediction(request: Request, model: str, scored: Scored) -> dict[str, Any]:
     """A row of predictions.jsonl; `truncated` and `tokens` let it be scored again."""
+    from stages._control import plain
     from stages._metrics import attempted
 
     return {
         "id": request.id,
         "model": model,
-        "completion": scored.completion.text,
+        "completion": plain(scored.completion.text),
         "calls": [{"name": call.name, "arguments": call.arguments} for call in scored.reading.calls],
         "attempt": attempted(scored.judgement),
         "outcome": scored.judgement.outcome,

@@ -83,7 +83,7 @@ def run(job: Job) -> dict[str, Any]:
     pairs = _pairing.select(found, config, job.seed, filtered)
 
     write_jsonl(job.folder / "candidates.jsonl", rows)
-    write_jsonl(job.folder / "pairs.jsonl", [_pair_row(pair, dialect) for pair in pairs])
+    write_jsonl(job.folder / "pairs.jsonl", [_pair_row(pair, tokenizer, dialect) for pair in pairs])
     report = {
         "prompts": len(asked),
         "prompts_refused_by_template": len(refused),
@@ -205,9 +205,14 @@ def _row(
     }
 
 
-def _pair_row(pair: Pair, dialect: ModuleType) -> dict[str, Any]:
-    """A row of pairs.jsonl: prompt and tools as the chat template takes them, completions as it would write them."""
-    tools, prompt = dialect.show(pair.request.tools, pair.request.messages)
+def _pair_row(pair: Pair, tokenizer: PreTrainedTokenizerBase, dialect: ModuleType) -> dict[str, Any]:
+    """A row of pairs.jsonl: prompt and tools as the chat template takes them, completions as it would write them.
+
+    Control tokens that were only said stay broken in it (stages/_control.py): nothing else tells them from real ones.
+    """
+    from stages._sampling import shown
+
+    tools, prompt = shown(tokenizer, dialect, pair.request.tools, pair.request.messages)
     sides = {"chosen": pair.chosen, "rejected": pair.rejected}
     return {
         "id": pair.request.id,

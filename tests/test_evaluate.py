@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -29,6 +29,8 @@ TOOLS = [
 
 class Tokenizer:
     """Enough of a tokenizer to render prompts; refuses conversations that say so."""
+
+    added_tokens_decoder: ClassVar[dict[int, Any]] = {}
 
     def apply_chat_template(self, chat: list[dict[str, Any]], **_: Any) -> str:
         if "REFUSE" in chat[0]["content"]:
