@@ -92,14 +92,26 @@ def test_what_needs_a_gpu_is_left_out_where_there_is_none(tmp_path: Path, monkey
     assert (args.optim, args.activation_offloading) == ("adamw_8bit", False)
 
 
-def test_the_notebook_recipe_composes_to_its_published_settings(tmp_path: Path) -> None:
+def composed(*overrides: str) -> Any:
     from stages._refusals import compose, settings_of
     from stages._schema import publish
 
     publish()
+    return settings_of(*compose(overrides), overrides)
+
+
+def test_the_lessons_recipe_composes_to_its_published_settings() -> None:
+    settings = composed("experiment=lesson")
+    block, model = settings.stage("sft"), settings.model
+    assert (block.rank, block.alpha, block.dropout, block.epochs, block.learning_rate) == (16, 32, 0.05, 3, 2e-4)
+    assert (block.batch_size, model.micro_batch, block.warmup, block.schedule) == (16, 8, 0.03, "cosine")
+    assert (model.target_modules, model.dtype, model.quantization) == (["q_proj", "v_proj"], "bfloat16", "none")
+    assert model.dialect == composed("experiment=lesson", "model=tiny").model.dialect == "router"
+
+
+def test_the_notebook_recipe_composes_to_its_published_settings(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("")
-    overrides = ("experiment=notebook", f"data.train={tmp_path}/rows.jsonl")
-    settings = settings_of(*compose(overrides), overrides)
+    settings = composed("experiment=notebook", f"data.train={tmp_path}/rows.jsonl")
     block, model = settings.stage("sft"), settings.model
     assert (block.rank, block.alpha, block.epochs, block.learning_rate, block.warmup) == (32, 32, 3, 2e-4, 5)
     assert (block.batch_size, model.micro_batch, model.max_length, block.log_every) == (4, 1, 1024, 1)
@@ -256,3 +268,19 @@ def test_the_notebook_recipe_runs_on_the_embedded_model(tmp_path: Path) -> None:
     metrics = json.loads((tmp_path / "notebook" / "sft" / "metrics.json").read_text())
     assert metrics["rows"] + metrics["validation_rows"] == 20
     assert metrics["loss_last"] < metrics["loss_first"]
+
+
+@pytest.mark.slow
+def test_the_lessons_recipe_runs_on_the_embedded_model(tmp_path: Path) -> None:
+    if not (toys.ROOT / "assets" / "tiny" / "model.safetensors").exists():
+        pytest.skip("needs the embedded model")
+    words = ["experiment=lesson", "model=tiny", "run=lesson", "sft.max_steps=4", f"runs_dir={tmp_path}"]
+    words += ["data.world.sft_rows=64", "data.world.validation_rows=8"]
+    done = subprocess.run(
+        [sys.executable, "train.py", *words], cwd=toys.ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "lesson" / "sft" / "metrics.json").read_text())
+    adapter = json.loads((tmp_path / "lesson" / "sft" / "adapter" / "adapter_config.json").read_text())
+    assert (metrics["rows_kept"], metrics["steps"]) == (64, 4)
+    assert (adapter["target_modules"], adapter["lora_dropout"]) == (["q_proj", "v_proj"], 0.05)
