@@ -226,7 +226,7 @@ def _object(value: Any, place: str) -> tuple[str, dict[str, Any]] | RowError:
 
 def _tools(file: str, mistakes: list[str]) -> list[Any] | None:
     """The tools of data.tools, as openai rows write them."""
-    from data.formats.openai import tools_of
+    from data.formats._rows import tools as tools_of
 
     found: list[Any] = []
     for row in _rows("data.tools", file, mistakes):
@@ -234,7 +234,7 @@ def _tools(file: str, mistakes: list[str]) -> list[Any] | None:
             mistakes.append(f"data.tools: {row}")
             continue
         try:
-            tools_of({"tools": [row[1]]}, row[0])
+            tools_of([row[1]], row[0])
             found.append(row[1])
         except RowError as error:
             mistakes.append(f"data.tools: {error}")

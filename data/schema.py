@@ -25,26 +25,31 @@ _NESTED = ("items", "additionalProperties", "not", "contains")
 _NESTED_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _COMBINED = frozenset({"anyOf", "oneOf", "allOf", "$ref", "if"})
 _WRAPPER = frozenset({"properties", "$ref", "anyOf", "oneOf", "allOf"})
+_ANNOTATIONS: dict[str, type] = {"title": str, "description": str, "$comment": str, "examples": list}
 _MAX_DEPTH = 32
+_KNOWN = 8192  # compiled schemas kept, of about 10 KiB each
 
 Fault = tuple[str | None, str]
 _validators: dict[bytes, Any] = {}
 _by_identity: dict[int, tuple[Mapping[str, Any], Any]] = {}
 
 
-def normalise(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
+def normalise(parameters: Mapping[str, Any] | None, changes: list[str] | None = None) -> dict[str, Any]:
     """A proper JSON Schema of type object out of what a source calls parameters; ValueError where that cannot be done.
 
     Type names become JSON Schema's ("dict" -> "object", "float" -> "number", "any" -> no type), "str, optional" and
-    `"required": true` on a property move into the list of required ones, and bare properties get their wrapper.
+    `"required": true` on a property move into the list of required ones, bare properties get their wrapper, and
+    annotations that break the schema are left out. Each of these adds its kind to `changes`.
     """
+    changes = [] if changes is None else changes
     if not parameters:
         return {"type": "object", "properties": {}}
     if not isinstance(parameters, Mapping):
         raise ValueError(f"parameters must be an object, got {type(parameters).__name__}")
     if not isinstance(parameters.get("type"), str | list) and not _WRAPPER & set(parameters):
         parameters = {"type": "object", "properties": dict(parameters)}
-    schema = _proper(parameters, 0)
+        changes.append("parameters without wrapper")
+    schema = _proper(parameters, 0, changes)
     if schema.get("type", "object") != "object":
         raise ValueError(f"parameters must be of type object, not {schema['type']!r}")
     schema = {"type": "object"} | schema
@@ -53,35 +58,48 @@ def normalise(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
     return schema
 
 
-def _proper(node: Any, depth: int) -> dict[str, Any]:
+def _proper(node: Any, depth: int, changes: list[str]) -> dict[str, Any]:
     if depth > _MAX_DEPTH:
         raise ValueError(f"schema nested deeper than {_MAX_DEPTH}")
     if isinstance(node, bool):
         return {} if node else {"not": {}}
     if isinstance(node, str):  # {"city": "string"}
         node = {"type": node}
+        changes.append("type without wrapper")
     if not isinstance(node, Mapping):
         raise ValueError(f"a schema must be an object, got {type(node).__name__}")
     schema: dict[str, Any] = dict(node)
+    _drop_noise(schema, changes)
     if "type" in schema:
-        _set_type(schema)
+        _set_type(schema, changes)
     for key in _NESTED:
         if isinstance(schema.get(key), Mapping):
-            schema[key] = _proper(schema[key], depth + 1)
+            schema[key] = _proper(schema[key], depth + 1, changes)
     for key in _NESTED_LISTS:
         if isinstance(schema.get(key), list):
-            schema[key] = [_proper(entry, depth + 1) for entry in schema[key]]
+            schema[key] = [_proper(entry, depth + 1, changes) for entry in schema[key]]
     for key in ("$defs", "definitions"):
         if isinstance(schema.get(key), Mapping):
-            schema[key] = {name: _proper(entry, depth + 1) for name, entry in schema[key].items()}
+            schema[key] = {name: _proper(entry, depth + 1, changes) for name, entry in schema[key].items()}
     if "properties" in schema:
-        _set_properties(schema, depth)
+        _set_properties(schema, depth, changes)
     elif not isinstance(schema.get("required", []), list):
         del schema["required"]
     return schema
 
 
-def _set_type(schema: dict[str, Any]) -> None:
+def _drop_noise(schema: dict[str, Any], changes: list[str]) -> None:
+    """Leave out what says nothing and yet breaks a schema: null keywords, and annotations of a wrong type."""
+    for key in [key for key, value in schema.items() if value is None and key not in ("default", "const")]:
+        del schema[key]
+        changes.append("null keyword")
+    for key, kind in _ANNOTATIONS.items():
+        if key in schema and not isinstance(schema[key], kind):
+            del schema[key]
+            changes.append(f"{key} of a wrong type")
+
+
+def _set_type(schema: dict[str, Any], changes: list[str]) -> None:
     stated = schema["type"]
     kinds: list[str] = []
     for name in stated if isinstance(stated, list) else [stated]:
@@ -90,6 +108,8 @@ def _set_type(schema: dict[str, Any]) -> None:
         word = name.split(",")[0].strip().lower()
         word = word.split("[")[0]  # "list[str]": the element type is not carried over
         kind = word if word in _JSON_TYPES else _TYPES.get(word, word)
+        if kind != name:
+            changes.append(f"type {word}" if kind != word else "words behind a type")
         if kind is None:
             kinds = []
             break
@@ -102,7 +122,7 @@ def _set_type(schema: dict[str, Any]) -> None:
         schema["type"] = kinds if isinstance(stated, list) else kinds[0]
 
 
-def _set_properties(schema: dict[str, Any], depth: int) -> None:
+def _set_properties(schema: dict[str, Any], depth: int, changes: list[str]) -> None:
     properties = schema["properties"]
     if not isinstance(properties, Mapping):
         raise ValueError(f"properties must be an object, got {type(properties).__name__}")
@@ -110,11 +130,13 @@ def _set_properties(schema: dict[str, Any], depth: int) -> None:
     required = [name for name in stated if isinstance(name, str)] if isinstance(stated, list) else []
     for name, entry in properties.items():
         wanted = _wanted(entry)
+        if wanted is not None:
+            changes.append("required stated by a property")
         if wanted is True and name not in required:
             required.append(name)
         elif wanted is False and name in required:
             required.remove(name)
-    schema["properties"] = {name: _proper(entry, depth + 1) for name, entry in properties.items()}
+    schema["properties"] = {name: _proper(entry, depth + 1, changes) for name, entry in properties.items()}
     if required or stated == []:
         schema["required"] = required
 
@@ -179,8 +201,10 @@ def validator(schema: Mapping[str, Any]) -> Any:
             )
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
             raise ValueError(f"broken schema: {str(error).splitlines()[0]}") from None
+        if len(_validators) >= _KNOWN:
+            _validators.clear()
         _validators[key] = compiled
-    if len(_by_identity) > 10_000:
+    if len(_by_identity) >= _KNOWN:
         _by_identity.clear()
     _by_identity[id(schema)] = (schema, compiled)
     return compiled

@@ -13,11 +13,15 @@ ACTS: tuple[Act, ...] = ("call", "answer", "ask", "refuse")
 
 
 class RowError(ValueError):
-    """A row of a data file that cannot be used: where it stands, which field, what is wrong and what would be right."""
+    """A row of a data file that cannot be used: where it stands, which field, what is wrong and what would be right.
 
-    def __init__(self, place: str, field: str, message: str) -> None:
+    `code` is one word for counting: unreadable (no object), field, schema (of a tool), unknown_tool, arguments (of a
+    call to be trained), answer (none in the answer key).
+    """
+
+    def __init__(self, place: str, field: str, message: str, code: str = "field") -> None:
         super().__init__(f"{place}: {field}: {message}")
-        self.place, self.field, self.message = place, field, message
+        self.place, self.field, self.message, self.code = place, field, message, code
 
 
 class DataError(ValueError):
@@ -30,11 +34,12 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool on offer. `parameters` is a JSON Schema of type object."""
+    """A tool on offer. `parameters` is a JSON Schema of type object; `changes`, what was put right to make it one."""
 
     name: str
     description: str
     parameters: dict[str, Any]
+    changes: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def as_function(self) -> dict[str, Any]:
         """The shape chat templates expect in `tools=`."""
@@ -106,20 +111,24 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """Tools and messages. `expected`, where the source knows it, holds one entry for each assistant turn, in order."""
+    """Tools and messages. `expected`, where the source knows it, holds one entry for each assistant turn, in order.
+
+    An entry that is None says that the turn itself is what is right.
+    """
 
     id: str
     tools: tuple[Tool, ...]
     messages: tuple[Message, ...]
     kind: str = ""
-    expected: tuple[Expected, ...] = ()
+    expected: tuple[Expected | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What the model is asked: tools, messages up to where the assistant speaks, and what would be right there.
 
-    `gold` is the assistant turn of the data; `unseen` says that no offered tool occurs in the training transcripts.
+    `gold` is the assistant turn of the data, `rejected` one that the data says is worse; `unseen` says that no offered
+    tool occurs in the training transcripts.
     """
 
     id: str
@@ -129,6 +138,7 @@ class Request:
     expected: Expected
     gold: Message | None = None
     unseen: bool = False
+    rejected: Message | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +183,15 @@ def expected_of(turn: Message) -> Expected:
     return Expected(act, text=turn.content or None)
 
 
+def transcript_of(request: Request) -> Transcript | None:
+    """The request with its gold turn, to learn from; None where it has none."""
+    if request.gold is None:
+        return None
+    messages = (*request.messages, request.gold)
+    before = sum(turn.role == "assistant" for turn in request.messages)
+    return Transcript(request.id, request.tools, messages, request.kind, (*[None] * before, request.expected))
+
+
 def requests_of(transcript: Transcript) -> list[Request]:
     """One request for each assistant turn, with the messages before it; ids are `<transcript id>/<turn>`."""
     turns = [place for place, message in enumerate(transcript.messages) if message.role == "assistant"]
@@ -180,14 +199,14 @@ def requests_of(transcript: Transcript) -> list[Request]:
         raise ValueError(
             f"{transcript.id}: {len(transcript.expected)} expected entries for {len(turns)} assistant turns"
         )
-    known = transcript.expected or tuple(expected_of(transcript.messages[place]) for place in turns)
+    known = transcript.expected or (None,) * len(turns)
     return [
         Request(
             id=transcript.id if len(turns) == 1 else f"{transcript.id}/{number}",
             kind=transcript.kind,
             tools=transcript.tools,
             messages=transcript.messages[:place],
-            expected=expected,
+            expected=expected or expected_of(transcript.messages[place]),
             gold=transcript.messages[place],
         )
         for number, (place, expected) in enumerate(zip(turns, known, strict=True))

@@ -6,7 +6,7 @@ from typing import Any
 
 from data.formats import _rows
 from data.jsontext import dumps
-from data.transcript import Message, Role, RowError, Tool, ToolCall, Transcript
+from data.transcript import Message, Role, RowError, ToolCall, Transcript
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -20,40 +20,25 @@ _ROLES: dict[str, Role] = {
 
 def read(row: dict[str, Any], place: str) -> Transcript:
     """A conversation with at least one assistant turn; each of these must say or call something."""
-    rows = _rows.typed(row.get("messages"), list, place, "messages")
-    names: dict[str, str] = {}  # of calls, by id: tool results often name only the id
-    messages = [_message(entry, place, f"messages[{number}]", names) for number, entry in enumerate(rows)]
-    if not any(message.role == "assistant" for message in messages):
-        raise RowError(place, "messages", "must hold an assistant turn, since that is what is learned")
-    if messages[0].role == "assistant":
-        raise RowError(place, "messages[0].role", "must not be assistant: there is nothing to answer yet")
     kind = row.get("kind")
-    return Transcript(
-        _rows.row_id(row, place), tools_of(row, place), tuple(messages), kind=kind if isinstance(kind, str) else ""
-    )
+    tools = _rows.tools(row.get("tools", row.get("functions")), place)
+    kind = kind if isinstance(kind, str) else ""
+    return _rows.transcript(row, place, tools, messages_of(row.get("messages"), place, "messages"), kind)
 
 
-def tools_of(row: dict[str, Any], place: str) -> tuple[Tool, ...]:
-    """The tools of a row; none where it has none."""
-    listed = row.get("tools", row.get("functions"))
-    entries = _rows.decoded(listed, list, place, "tools") if listed else []
-    tools = tuple(_tool(entry, place, f"tools[{number}]") for number, entry in enumerate(entries))
-    names = [tool.name for tool in tools]
-    for number, name in enumerate(names):
-        if name in names[:number]:
-            raise RowError(place, f"tools[{number}].name", f"{name!r} is there twice")
-    return tools
+def messages_of(listed: Any, place: str, field: str) -> list[Message]:
+    """The messages of a list, or of its JSON; results without a name bear that of the call with their id."""
+    rows = _rows.decoded(listed, list, place, field)
+    names: dict[str, str] = {}
+    return [_message(entry, place, f"{field}[{number}]", names) for number, entry in enumerate(rows)]
 
 
-def _tool(entry: Any, place: str, field: str) -> Tool:
-    entry = _rows.decoded(entry, dict, place, field)
-    if "function" in entry:
-        field = f"{field}.function"
-        entry = _rows.typed(entry["function"], dict, place, field)
-    parameters = entry.get("parameters")
-    if isinstance(parameters, str):
-        parameters = _rows.decoded(parameters, dict, place, f"{field}.parameters")
-    return _rows.tool(entry.get("name"), entry.get("description"), parameters, place, field)
+def recognised(row: dict[str, Any]) -> str | None:
+    """Chat messages."""
+    chat = row.get("messages")
+    if isinstance(chat, list) and chat and all(isinstance(turn, dict) and "role" in turn for turn in chat):
+        return "messages with roles"
+    return None
 
 
 def _message(entry: Any, place: str, field: str, names: dict[str, str]) -> Message:
@@ -65,8 +50,6 @@ def _message(entry: Any, place: str, field: str, names: dict[str, str]) -> Messa
     if role == "assistant":
         calls = _calls(entry, place, field)
         names.update((call.id, call.name) for call in calls if call.id)
-        if not calls and not content.strip():
-            raise RowError(place, field, "must have content or tool_calls: an empty turn teaches nothing")
         return Message("assistant", content, calls)
     if entry.get("tool_calls"):
         raise RowError(place, f"{field}.tool_calls", f"only an assistant calls tools, not the {role}")
@@ -94,21 +77,6 @@ def _content(value: Any, role: Role, place: str, field: str) -> str:
 def _calls(entry: dict[str, Any], place: str, field: str) -> tuple[ToolCall, ...]:
     listed = entry.get("tool_calls")
     if not listed and entry.get("function_call"):
-        return (_call(entry["function_call"], place, f"{field}.function_call"),)
+        return (_rows.call(entry["function_call"], place, f"{field}.function_call"),)
     calls = _rows.decoded(listed, list, place, f"{field}.tool_calls") if listed else []
-    return tuple(_call(call, place, f"{field}.tool_calls[{number}]") for number, call in enumerate(calls))
-
-
-def _call(entry: Any, place: str, field: str) -> ToolCall:
-    entry = _rows.typed(entry, dict, place, field)
-    call_id = entry.get("id")
-    if call_id is not None:
-        _rows.typed(call_id, str, place, f"{field}.id")
-    if "function" in entry:
-        field = f"{field}.function"
-        entry = _rows.typed(entry["function"], dict, place, field)
-    name = _rows.words(entry.get("name"), place, f"{field}.name")
-    arguments = entry.get("arguments")
-    if arguments is None or arguments == "":  # a call of a tool without parameters
-        arguments = {}
-    return ToolCall(name, _rows.decoded(arguments, dict, place, f"{field}.arguments"), call_id or None)
+    return tuple(_rows.call(call, place, f"{field}.tool_calls[{number}]") for number, call in enumerate(calls))

@@ -10,16 +10,24 @@ from data.transcript import Request as _Request
 
 
 def read(row: dict[str, Any], place: str) -> Transcript:
-    """An openai row with `id`, `kind` and `expected`: one entry an assistant turn, as `write` writes it."""
+    """An openai row with `id`, `kind` and `expected`: one entry an assistant turn, as `write` writes it, or null."""
     plain = openai.read(row, place)
     entries = _rows.typed(row.get("expected", []), list, place, "expected")
-    expected = tuple(_expected(entry, place, f"expected[{number}]") for number, entry in enumerate(entries))
+    expected = tuple(
+        None if entry is None else _expected(entry, place, f"expected[{number}]")
+        for number, entry in enumerate(entries)
+    )
     turns = sum(message.role == "assistant" for message in plain.messages)
     if expected and len(expected) != turns:
         raise RowError(
             place, "expected", f"must hold one entry for each of {turns} assistant turns, has {len(expected)}"
         )
     return Transcript(plain.id, plain.tools, plain.messages, plain.kind, expected)
+
+
+def recognised(row: dict[str, Any]) -> str | None:
+    """Messages with what is expected."""
+    return "messages and expected" if {"messages", "expected"} <= set(row) else None
 
 
 def write(transcript: Transcript) -> dict[str, Any]:
@@ -31,7 +39,7 @@ def write(transcript: Transcript) -> dict[str, Any]:
     }
     row["messages"] = [message.as_chat() for message in transcript.messages]
     if transcript.expected:
-        row["expected"] = [write_expected(entry) for entry in transcript.expected]
+        row["expected"] = [entry and write_expected(entry) for entry in transcript.expected]
     return row
 
 
