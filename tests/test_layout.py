@@ -72,7 +72,9 @@ def test_stages_meet_through_files_and_never_import_each_other(path):
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if path.relative_to(ROOT).parts[0] != "stages"], ids=named)
 def test_data_and_rewards_never_import_anything_heavy(path):
-    assert not [name for name in imported(path) if name.split(".")[0] in HEAVY]
+    """But for the one reader of rows that lie on the hub, which imports `datasets` where it reads them."""
+    allowed = {"datasets"} if named(path) == "data/_files.py" else set()
+    assert {name.split(".")[0] for name in imported(path)} & set(HEAVY) == allowed
 
 
 def test_nothing_heavy_is_loaded_by_importing_what_yaml_can_name():
