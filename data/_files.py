@@ -2,8 +2,8 @@
 
 JSON Lines, CSV and Parquet are read row by row; a .json list is held in memory as a whole. Columns of Parquet and of
 the hub cannot tell a field that is absent from one that is null, so null fields of their objects are left out. A data
-set of the hub (`org/name`, or `org/name:split`) is streamed through `datasets`. That path has been run on a local
-folder that `datasets` can load, never against the hub itself.
+set of the hub (`org/name`, `org/name:split`, `org/name/configuration:split`) is streamed through `datasets`. That path
+has been run on a local folder that `datasets` can load, never against the hub itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from data import jsontext
 from data.transcript import RowError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?::[\w.-]+)?")
+_HUB = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:/([\w.-]+))?(?::([\w.-]+))?")  # data set, configuration, split
 _BATCH = 256  # rows of Parquet held at a time
 
 Found = tuple[str, dict[str, Any]] | RowError
@@ -64,14 +64,20 @@ def read(path: Path) -> Iterator[Found]:
     return _lines(path) if path.suffix == ".jsonl" or _is_lines(path) else _entries(path)
 
 
-def read_hub(name: str) -> Iterator[Found]:
+def read_hub(place: str) -> Iterator[Found]:
     """The rows of a data set of the hub, streamed; OSError or ValueError where there is none."""
+    named = _HUB.fullmatch(place)
+    if named is None:
+        raise ValueError(f"{place!r} names no data set: org/name, org/name:split or org/name/configuration:split")
+    return _streamed(named[1], named[2], named[3], place)
+
+
+def _streamed(name: str, configuration: str | None, split: str | None, place: str) -> Iterator[Found]:
     import datasets
 
-    name, _, split = name.partition(":")
-    rows: Iterable[dict[str, Any]] = datasets.load_dataset(name, split=split or "train", streaming=True)
+    rows: Iterable[dict[str, Any]] = datasets.load_dataset(name, configuration, split=split or "train", streaming=True)
     for number, row in enumerate(rows, start=1):
-        yield f"{name}:row {number}", _without_nulls(row)
+        yield f"{place}:row {number}", _without_nulls(row)
 
 
 def _lines(path: Path) -> Iterator[Found]:

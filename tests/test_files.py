@@ -104,7 +104,7 @@ def test_a_folder_is_all_its_files_in_order_without_hidden_ones(tmp_path):
 def test_what_names_a_data_set_of_the_hub_and_what_is_a_mistyped_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "org" / "here").mkdir(parents=True)
-    for place in ("org/name", "org/name:test", "a-b/c.d_e"):
+    for place in ("org/name", "org/name:test", "org/name/part:test", "a-b/c.d_e"):
         assert _files.is_hub(place)
         assert _files.refusal(place) is None
     for place in ("org/rows.jsonl", "name", "../x", "org/here"):
@@ -120,5 +120,16 @@ def test_a_data_set_is_streamed_through_datasets(tmp_path, monkeypatch):
     folder.mkdir()
     write(folder / "train.jsonl", ROWS)
     write(folder / "test.jsonl", ROWS[:1])
-    assert list(_files.read_hub(str(folder))) == [(f"{folder}:row {n}", row) for n, row in enumerate(ROWS, start=1)]
-    assert [row["id"] for _, row in _files.read_hub(f"{folder}:test")] == ["a"]
+    train = list(_files._streamed(str(folder), None, None, "org/name"))
+    assert train == [(f"org/name:row {n}", row) for n, row in enumerate(ROWS, start=1)]
+    assert [row["id"] for _, row in _files._streamed(str(folder), None, "test", "x")] == ["a"]
+
+
+def test_the_name_of_a_data_set_says_configuration_and_split(monkeypatch):
+    asked = []
+    monkeypatch.setattr(_files, "_streamed", lambda *what: asked.append(what) or iter(()))
+    for place in ("org/name", "org/name:test", "org/name/small:test"):
+        assert not list(_files.read_hub(place))
+    assert [what[:3] for what in asked] == [
+        ("org/name", None, None), ("org/name", None, "test"), ("org/name", "small", "test"),
+    ]  # fmt: skip
