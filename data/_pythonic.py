@@ -27,7 +27,7 @@ _VALUE = re.compile(
       (?P<text>"[^"\\]*+(?:\\.[^"\\]*+)*+"|'[^'\\]*+(?:\\.[^'\\]*+)*+')
     | (?P<real>[+-]?(?:\d++\.\d*+|\.\d++|\d++(?=[eE]))(?:[eE][+-]?\d++)?)(?![\w.])
     | (?P<whole>[+-]?(?:0|[1-9]\d*+))(?![\w.])
-    | (?P<word>True|False|None)(?!\w)
+    | (?P<word>True|False|None|true|false|null)(?!\w)
     | (?P<list>\[)
     | (?P<dict>\{)
     )""",
@@ -35,6 +35,7 @@ _VALUE = re.compile(
 )
 _MARK = re.compile(r"\s*+(\S)")
 _WORDS = {"True": True, "False": False, "None": None}
+_WORDS_OF_JSON = {"true": True, "false": False, "null": None}
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{1,3}|.)", re.DOTALL)
 _ESCAPED = {
     "\n": "", "\\": "\\", "'": "'", '"': '"',
@@ -47,10 +48,17 @@ def parse(text: str) -> list[tuple[str, dict[str, Any]]]:
 
     ValueError for anything else, and for NaN, doubled names, nesting over 64, integers over 64 bits, lone surrogates.
     """
-    if len(text) > jsontext.MAX_LENGTH:
-        raise ValueError(f"{len(text)} characters; at most {jsontext.MAX_LENGTH} are read")
-    _no_surrogate(text)
     return _Reader(text).calls()
+
+
+def parse_row(text: str) -> list[tuple[str, dict[str, Any]]]:
+    """The calls of a row of data, which is read more gently: brackets may lack, and true, false and null are values."""
+    return _Reader(text if text.lstrip().startswith("[") else f"[{text}]", lenient=True).calls()
+
+
+def value_of_row(text: str) -> Any:
+    """The value that is all of a text in a row of data; true, false and null are read too."""
+    return _Reader(text, lenient=True).only()
 
 
 def write(calls: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
@@ -88,8 +96,13 @@ def _literal(value: Any) -> str:
 class _Reader:
     """One pass over a text; `place` only ever grows."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, lenient: bool = False) -> None:
+        if len(text) > jsontext.MAX_LENGTH:
+            raise ValueError(f"{len(text)} characters; at most {jsontext.MAX_LENGTH} are read")
+        _no_surrogate(text)
         self.text, self.place, self.values = text, 0, 0
+        self.words = _WORDS | _WORDS_OF_JSON if lenient else _WORDS
+        self.most = math.inf if lenient else MAX_VALUES
 
     def calls(self) -> list[tuple[str, dict[str, Any]]]:
         found: list[tuple[str, dict[str, Any]]] = []
@@ -104,9 +117,17 @@ class _Reader:
                 self.fail("a name and (")
             self.place = name.end()
             found.append((name[1].rstrip(), self.arguments()))
+        self.end()
+        return found
+
+    def only(self) -> Any:
+        found = self.value(0)
+        self.end()
+        return found
+
+    def end(self) -> None:
         if self.text[self.place :].strip():
             self.fail("nothing more")
-        return found
 
     def arguments(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -136,8 +157,8 @@ class _Reader:
         if not match:
             self.fail("a value")
         self.values += 1
-        if self.values > MAX_VALUES:
-            raise ValueError(f"more than {MAX_VALUES} values")
+        if self.values > self.most:
+            raise ValueError(f"more than {self.most} values")
         self.place = match.end()
         kind, written = match.lastgroup, match[0].lstrip()
         if kind == "text":
@@ -147,7 +168,9 @@ class _Reader:
         if kind == "real":
             return jsontext.number(written)
         if kind == "word":
-            return _WORDS[written]
+            if written not in self.words:
+                self.fail("a value", match.start())
+            return self.words[written]
         if depth == jsontext.MAX_DEPTH:
             raise ValueError(f"nested deeper than {jsontext.MAX_DEPTH}")
         return self.items(depth + 1) if kind == "list" else self.entries(depth + 1)
@@ -192,10 +215,9 @@ class _Reader:
         if not self.take(mark):
             self.fail(mark)
 
-    def fail(self, wanted: str) -> NoReturn:
-        raise ValueError(
-            f"expected {wanted} at character {self.place + 1}, found {self.text[self.place : self.place + 12]!r}"
-        )
+    def fail(self, wanted: str, place: int | None = None) -> NoReturn:
+        place = self.place if place is None else place
+        raise ValueError(f"expected {wanted} at character {place + 1}, found {self.text[place : place + 12]!r}")
 
 
 def _unquoted(written: str) -> str:

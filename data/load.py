@@ -5,58 +5,75 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from data import formats, jsontext
+from data import _files, formats, jsontext, source
 from data.formats import world as rows_of_the_world
-from data.transcript import DataError, Request, RowError, Transcript, mark_unseen, requests_of
+from data.source import AUTO, Part
+from data.transcript import DataError, Request, RowError, Transcript, mark_unseen, requests_of, transcript_of
 from data.world import WorldConfig
 
 _TEST_SHARE = 0.1
-_SUFFIXES = {".jsonl", ".json"}
 _SHOWN = 20  # mistakes that are listed; the rest is counted
+
+T = TypeVar("T", bound=Transcript | Request)
 
 
 class DataConfig(BaseModel):
     """Where transcripts come from and how they are split. Every split follows data.seed, never the run's seed."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    FILES: ClassVar[tuple[str, ...]] = ("train", "test", "tools", "answers", "beside_train", "beside_test")
 
     format: str = "world"
-    """How rows are written: a module of data/formats. world without data.train is the built-in generator."""
+    """How rows are written: a module of data/formats, or auto. world without data.train is the built-in generator."""
     train: str | None = None
-    """File of rows to learn from: .jsonl, or .json holding a list."""
+    """Rows to learn from: a .jsonl, .json, .csv or .parquet file, a folder of such, or org/name on the hub."""
     test: str | None = None
-    """File of rows held out for evaluation; without it, test_share of data.train is."""
+    """Rows held out for evaluation, as for data.train; without it, test_share of data.train is."""
+    test_format: str | None = None
+    """How data.test is written, where that is not as data.train is."""
     test_share: float | None = Field(None, gt=0, lt=1)
     """Share of data.train held out where data.test is not given; by default the format's own custom, or 0.1."""
     validation_share: float = Field(0.05, ge=0, lt=1)
     """Share of the training part kept from training, to watch it by."""
+    max_rejected: float = Field(0.0, ge=0, lt=1)
+    """Share of a file's rows that may be left out because they cannot be used; above it, nothing runs."""
     tools: str | None = None
-    """File of tools for rows that bring none: a JSON list, or one a line."""
+    """File of tools for rows that bring none: one a line, or a list. seal_tools looks for its own beside the rows."""
+    answers: str | None = None
+    """File of accepted calls for formats that keep them apart (bfcl), where it does not stand beside the rows."""
+    distractors: int = Field(4, ge=0)
+    """Tools offered beside those that are called, where a format leaves the choice (seal_tools)."""
     seed: int = Field(0, ge=0)
-    """Drives the built-in world and every split."""
+    """Drives the built-in world, every split and the choice of distractors."""
     world: WorldConfig = Field(default_factory=WorldConfig)
     """The built-in world, where format is world and no file is given."""
 
-    @field_validator("format")
+    @field_validator("format", "test_format")
     @classmethod
-    def _format_exists(cls, name: str) -> str:
-        formats.get(name)
+    def _format_exists(cls, name: str | None) -> str | None:
+        if name not in (None, AUTO):
+            formats.get(name)
         return name
 
-    @field_validator("train", "test", "tools")
+    @field_validator("train", "test")
+    @classmethod
+    def _rows_are_there(cls, place: str | None) -> str | None:
+        if place is not None and (refusal := _files.refusal(place)):
+            raise ValueError(refusal)
+        return place
+
+    @field_validator("tools", "answers")
     @classmethod
     def _file_is_there(cls, file: str | None) -> str | None:
-        if file is not None and Path(file).suffix not in _SUFFIXES:
-            raise ValueError("must be a .jsonl file of rows, or a .json file holding a list of them")
-        if file is not None and not Path(file).is_file():
-            raise ValueError("there is no such file; the path counts from the folder the command is typed in")
+        if file is not None and (not Path(file).is_file() or (refusal := _files.refusal(file))):
+            raise ValueError(refusal if Path(file).is_file() else "there is no such file")
         return file
 
     @model_validator(mode="after")
@@ -65,10 +82,23 @@ class DataConfig(BaseModel):
             raise ValueError(f"format {self.format} reads a file; name it: data.train=FILE")
         return self
 
+    @property
+    def beside_train(self) -> str | None:
+        """The file that was found beside data.train and completes its rows."""
+        return source.found_beside(self, "train")
+
+    @property
+    def beside_test(self) -> str | None:
+        """The same for data.test."""
+        return source.found_beside(self, "test")
+
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Transcripts for fine-tuning, requests for preference pairs, validation and test; `digest` is of all of it."""
+    """Transcripts for fine-tuning, requests for preference pairs, validation and test; `digest` is of all of it.
+
+    `notes` are lines for the user: what was guessed, left out and put right.
+    """
 
     sft: list[Transcript]
     preference: list[Request]
@@ -76,33 +106,89 @@ class Dataset:
     test: list[Request]
     digest: str
     counts: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
 
 
 def load(config: DataConfig) -> Dataset:
     """Read or generate everything; DataError lists what is wrong with files and rows, every mistake found at once."""
-    if config.format == "world" and config.train is None:
+    parts: dict[Part, list[Transcript | Request]] = {}
+    notes: list[str] = []
+    mistakes: list[str] = []
+    for part in ("train", "test"):
+        if getattr(config, part) is not None:
+            parts[part] = _read(config, part, notes, mistakes)
+    if mistakes:
+        raise DataError(*dict.fromkeys(mistakes))  # one about data.tools is met with each part
+    if config.train is None:
         from data.world import generate
 
         made = generate(config.world, config.seed)
-        return _dataset(made.sft, made.preference, made.validation, made.test)
-    train, test = _read_files(config)
+        test = _requests(parts["test"]) if "test" in parts else made.test
+        return _dataset(made.sft, made.preference, made.validation, test, notes)
+    train, held = parts["train"], parts.get("test", [])
     order = random.Random(f"split {config.seed}")
-    if config.test is None:
-        custom: float = getattr(formats.get(config.format), "TEST_SHARE", _TEST_SHARE)
-        share = custom if config.test_share is None else config.test_share
-        train, test = _split(train, share, order)
-    sft, validation = _split(train, config.validation_share, order)
-    if not sft or not test:
-        name, part = ("data.train", "train on") if not sft else ("data.test", "test on")
+    if "test" not in parts:
+        custom: float = getattr(formats.get(source.format_of(config, "train")[0]), "TEST_SHARE", _TEST_SHARE)
+        train, held = _split(train, custom if config.test_share is None else config.test_share, order)
+    train, validation = _split(train, config.validation_share, order)
+    if not train or not held:
+        name, to = ("data.train", "train on") if not train else ("data.test", "test on")
         raise DataError(
-            f"{name}: {config.train} has too few rows to hold some out and have one left to {part};"
+            f"{name}: {config.train} has too few rows to hold some out and have one left to {to};"
             " give more rows, or data.test"
         )
-    return _dataset(sft, _requests(sft), _requests(validation), _requests(test))
+    sft = [row for row in map(_transcript, train) if row]
+    return _dataset(sft, _requests(train), _requests(validation), _requests(held), notes)
+
+
+def _read(config: DataConfig, part: Part, notes: list[str], mistakes: list[str]) -> list[Transcript | Request]:
+    """The usable rows of a part; what is wrong goes into `mistakes`, what the user should know into `notes`."""
+    kept: list[Transcript | Request] = []
+    rejected: list[RowError] = []
+    changes: Counter[str] = Counter()
+    bare: list[str] = []  # places of requests without a turn to learn from
+    try:
+        name, guessed = source.format_of(config, part)
+        for row in source.rows(config, part, name):
+            if isinstance(row, RowError):
+                rejected.append(row)
+                continue
+            kept.append(row.value)
+            changes.update(row.changes)
+            if isinstance(row.value, Request) and row.value.gold is None:
+                bare.append(row.place)
+    except DataError as error:
+        mistakes += error.lines
+        return []
+    total = len(kept) + len(rejected)
+    if len(rejected) > config.max_rejected * total:
+        mistakes += [str(error) for error in rejected[:_SHOWN]]
+        if len(rejected) > _SHOWN:
+            mistakes.append(f"and {len(rejected) - _SHOWN} more rows that cannot be used, {len(rejected)} in all")
+    elif part == "train" and bare:
+        mistakes.append(
+            f"data.train: {len(bare)} of {total} rows of {config.train} are requests with no turn to learn from, the"
+            f" first at {bare[0]}; they can be evaluated on: data.test={config.train} data.test_format={name}"
+        )
+    notes += [guessed] if guessed else []
+    if rejected:
+        notes.append(f"data.{part}: {len(rejected)} of {total} rows left out, the first: {rejected[0]}")
+    if changes:
+        told = ", ".join(f"{kind} {count}" for kind, count in sorted(changes.items()))
+        notes.append(f"data.{part}: put right in {total} rows: {told}")
+    return _with_ids_apart(kept)
+
+
+def _transcript(row: Transcript | Request) -> Transcript | None:
+    return row if isinstance(row, Transcript) else transcript_of(row)
 
 
 def _dataset(
-    sft: Sequence[Transcript], preference: Sequence[Request], validation: Sequence[Request], test: Sequence[Request]
+    sft: Sequence[Transcript],
+    preference: Sequence[Request],
+    validation: Sequence[Request],
+    test: Sequence[Request],
+    notes: list[str],
 ) -> Dataset:
     preference, validation, test = (mark_unseen(part, sft) for part in (preference, validation, test))
     digest = hashlib.sha256()
@@ -111,8 +197,9 @@ def _dataset(
     for part in (preference, validation, test):
         digest.update(b"--\n")
         for request in part:
-            gold = request.gold.as_chat() if request.gold else None
-            digest.update(jsontext.canonical([rows_of_the_world.write_request(request), gold]) + b"\n")
+            said = [request.gold, *([request.rejected] if request.rejected else [])]
+            row = [rows_of_the_world.write_request(request), *(turn and turn.as_chat() for turn in said)]
+            digest.update(jsontext.canonical(row) + b"\n")
     counts = {
         "sft": len(sft),
         "sft_without_call": sum(not any(message.tool_calls for message in row.messages) for row in sft),
@@ -124,118 +211,28 @@ def _dataset(
         "test_unseen_tools": sum(request.unseen for request in test),
         "test_by_kind": dict(sorted(Counter(request.kind for request in test).items())),
     }
-    return Dataset(list(sft), list(preference), list(validation), list(test), digest.hexdigest(), counts)
+    return Dataset(list(sft), list(preference), list(validation), list(test), digest.hexdigest(), counts, notes)
 
 
-def _requests(transcripts: Iterable[Transcript]) -> list[Request]:
-    """The requests of transcripts; a row of no kind is of the kind of act that it asks for."""
-    requests = [request for transcript in transcripts for request in requests_of(transcript)]
+def _requests(found: Iterable[Transcript | Request]) -> list[Request]:
+    """The requests of rows; one of no kind is of the kind of act that it asks for."""
+    requests = [one for row in found for one in ([row] if isinstance(row, Request) else requests_of(row))]
     return [request if request.kind else replace(request, kind=request.expected.act) for request in requests]
 
 
-def _split(rows: Sequence[Transcript], share: float, order: random.Random) -> tuple[list[Transcript], list[Transcript]]:
+def _split(found: Sequence[T], share: float, order: random.Random) -> tuple[list[T], list[T]]:
     """The rows without a random share of them, and that share; in file order, neither empty if there are two rows."""
-    count = min(max(round(share * len(rows)), 1), len(rows) - 1) if share and len(rows) > 1 else 0
-    held = set(order.sample(range(len(rows)), count))
-    return [row for n, row in enumerate(rows) if n not in held], [row for n, row in enumerate(rows) if n in held]
+    count = min(max(round(share * len(found)), 1), len(found) - 1) if share and len(found) > 1 else 0
+    held = set(order.sample(range(len(found)), count))
+    return [row for n, row in enumerate(found) if n not in held], [row for n, row in enumerate(found) if n in held]
 
 
-def _read_files(config: DataConfig) -> tuple[list[Transcript], list[Transcript]]:
-    """The transcripts of data.train and data.test; every mistake of both in one DataError."""
-    reader = formats.get(config.format)
-    mistakes: list[str] = []
-    bad_rows: list[RowError] = []
-    tools = _tools(config.tools, mistakes) if config.tools else None
-    parts: list[list[Transcript]] = []
-    for name, file in (("data.train", config.train), ("data.test", config.test)):
-        found: list[Transcript] = []
-        for row in _rows(name, file, mistakes) if file else ():
-            try:
-                if isinstance(row, RowError):
-                    raise row
-                place, value = row
-                if tools is not None and not value.get("tools"):
-                    value = value | {"tools": tools}
-                found.append(reader.read(value, place))
-            except RowError as error:
-                bad_rows.append(error)
-        parts.append(_with_ids_apart(found))
-    mistakes += [str(error) for error in bad_rows[:_SHOWN]]
-    if len(bad_rows) > _SHOWN:
-        mistakes.append(f"and {len(bad_rows) - _SHOWN} more rows that cannot be used, {len(bad_rows)} in all")
-    if mistakes:
-        raise DataError(*mistakes)
-    return parts[0], parts[1]
-
-
-def _with_ids_apart(transcripts: Iterable[Transcript]) -> list[Transcript]:
-    """Transcripts whose ids tell them apart: the second row of one id gets `~2` behind it."""
+def _with_ids_apart(found: Iterable[T]) -> list[T]:
+    """Rows whose ids tell them apart: the second row of one id gets `~2` behind it."""
     seen: Counter[str] = Counter()
     apart = []
-    for transcript in transcripts:
-        seen[transcript.id] += 1
-        number = seen[transcript.id]
-        apart.append(transcript if number == 1 else replace(transcript, id=f"{transcript.id}~{number}"))
+    for row in found:
+        seen[row.id] += 1
+        number = seen[row.id]
+        apart.append(row if number == 1 else replace(row, id=f"{row.id}~{number}"))
     return apart
-
-
-def _rows(name: str, file: str, mistakes: list[str]) -> Iterator[tuple[str, dict[str, Any]] | RowError]:
-    """Each row with its place, or the RowError that it is; a file that cannot be read at all goes into `mistakes`."""
-    path, empty = Path(file), True
-    try:
-        for row in _lines(path) if path.suffix == ".jsonl" else _entries(path):
-            empty = False
-            yield row
-    except OSError as error:
-        mistakes.append(f"{name}: {file} cannot be read: {error.strerror or error}")
-    except ValueError as error:
-        mistakes.append(f"{name}: {file} must hold a list of rows; {error}")
-    else:
-        if empty:
-            mistakes.append(f"{name}: {file} is empty; it must hold at least one row")
-
-
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]] | RowError]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if text.strip():
-                place = f"{path}:{number}"
-                try:
-                    value = jsontext.loads(text.decode("utf-8"))
-                except ValueError as error:  # JsonError, or no UTF-8
-                    yield RowError(place, "row", f"must be a JSON object on one line; {error}")
-                else:
-                    yield _object(value, place)
-
-
-def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]] | RowError]:
-    content = path.read_bytes()
-    value = jsontext.loads(content.decode("utf-8-sig"), max_length=None) if content.strip() else []
-    if not isinstance(value, list):
-        raise ValueError(f"it is {type(value).__name__}")
-    for number, entry in enumerate(value, start=1):
-        yield _object(entry, f"{path}:row {number}")
-
-
-def _object(value: Any, place: str) -> tuple[str, dict[str, Any]] | RowError:
-    if isinstance(value, dict):
-        return place, value
-    return RowError(place, "row", f"must be an object, is {str(value)[:60]!r}")
-
-
-def _tools(file: str, mistakes: list[str]) -> list[Any] | None:
-    """The tools of data.tools, as openai rows write them."""
-    from data.formats._rows import tools as tools_of
-
-    found: list[Any] = []
-    for row in _rows("data.tools", file, mistakes):
-        if isinstance(row, RowError):
-            mistakes.append(f"data.tools: {row}")
-            continue
-        try:
-            tools_of([row[1]], row[0])
-            found.append(row[1])
-        except RowError as error:
-            mistakes.append(f"data.tools: {error}")
-    return found or None

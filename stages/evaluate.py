@@ -64,6 +64,8 @@ def run(job: Job) -> dict[str, Any]:
     settings, config = job.settings, job.config
     dialect = dialects.get(settings.model.dialect)
     data = load.load(settings.data)
+    for note in data.notes:
+        job.say(note)
     held_out = _scoring.spread(data.test, config.limit)
     requests, refused = _scoring.renderable(load_tokenizer(settings.model), dialect, held_out)
     job.record(data=data.digest, requests=len(requests), requests_refused_by_template=len(refused))

@@ -56,6 +56,8 @@ def run(job: Job) -> dict[str, Any]:
     )
     tokenizer, dialect = load_tokenizer(model_config), dialects.get(model_config.dialect)
     data = load.load(job.settings.data)
+    for note in data.notes:
+        job.say(note)
     rows, counts = rows_of(tokenizer, dialect, data.sft, model_config.max_length)
     job.record(**counts.as_dict())
     counts.check(config.max_dropped, "sft.max_dropped")

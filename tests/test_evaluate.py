@@ -22,7 +22,7 @@ from stages._scoring import answer, score_one, spread
 from stages._settings import RootConfig, Settings
 
 TOOLS = [
-    {"name": "get_weather", "description": "Weather at a place.", "parameters": {"type": "object", "properties": {}}},
+    {"name": "get_weather", "description": "Weather at a place.", "parameters": {"city": {"type": "string"}}},
     {"name": "web_search", "description": "Searches.", "parameters": {"type": "object", "properties": {}}},
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from data.load import DataConfig, load
-from data.transcript import DataError
+from data.source import rows
+from data.transcript import DataError, RowError
 
 TOOL = {"name": "get_weather", "description": "Weather.", "parameters": {"type": "object", "properties": {}}}
 OTHER = {"name": "send_mail", "description": "Mail.", "parameters": {"type": "object", "properties": {}}}
@@ -141,10 +143,11 @@ def test_what_is_wrong_with_a_file_is_one_line_with_the_way_out(tmp_path):
 
 
 def test_a_file_that_is_not_there_is_refused_with_the_configuration(tmp_path):
-    (tmp_path / "rows.csv").write_text("a,b")
-    (tmp_path / "folder.jsonl").mkdir()
-    for name, message in (("none.jsonl", "no such file"), ("rows.csv", "jsonl file"), ("folder.jsonl", "no such file")):
-        for field in ("train", "test", "tools"):
+    (tmp_path / "rows.xlsx").write_text("a,b")
+    (tmp_path / "folder").mkdir()
+    cases = (("none.jsonl", "no such file"), ("rows.xlsx", "must be a .jsonl"), ("folder", "holds no|no such file"))
+    for name, message in cases:
+        for field in ("train", "test", "tools", "answers"):
             with pytest.raises(ValidationError, match=message):
                 DataConfig(**{field: str(tmp_path / name)})
     with pytest.raises(ValidationError, match=r"name it: data\.train=FILE"):
@@ -179,3 +182,137 @@ def test_the_built_in_world_is_taken_as_it_is_made(monkeypatch, file):
     dataset = load(DataConfig(seed=3))
     assert seeds == [3]
     assert dataset == read
+
+
+def call_row(number, **arguments):
+    tool = {"name": "add", "parameters": {"type": "dict", "properties": {"a": {"type": "int"}}, "required": ["a"]}}
+    turn = {"role": "assistant", "tool_calls": [{"name": "add", "arguments": {"a": number} | arguments}]}
+    return {"tools": [tool], "messages": [{"role": "user", "content": f"Add {number}"}, turn]}
+
+
+def bfcl_rows(count):
+    function = {
+        "name": "add",
+        "description": "",
+        "parameters": {"type": "dict", "properties": {"a": {"type": "float"}}},
+    }
+    chat = [[{"role": "user", "content": "Add!"}]]
+    return [{"id": f"simple_{n}", "question": chat, "function": [function]} for n in range(count)]
+
+
+def test_a_call_to_be_trained_that_breaks_its_schema_is_refused_with_its_line(tmp_path):
+    path = write(tmp_path / "rows.jsonl", [call_row(0), call_row(1, a="one"), call_row(2, b=1), call_row(3)])
+    lines = mistakes(format="openai", train=path)
+    assert [line.split(": ")[0] for line in lines] == [f"{path}:2", f"{path}:3"]
+    assert "messages[1].tool_calls[0].arguments.a" in lines[0]
+
+
+def test_rows_that_cannot_be_used_may_be_left_out_up_to_a_stated_share_and_are_told(tmp_path):
+    path = write(tmp_path / "rows.jsonl", [*(call_row(n) for n in range(18)), call_row(1, a="5"), {}])
+    assert mistakes(format="openai", train=path, max_rejected=0.04)
+    dataset = load(DataConfig(format="openai", train=path, max_rejected=0.05))
+    assert len(dataset.sft) + len(dataset.validation) + len(dataset.test) == 19
+    assert dataset.notes == [
+        f"data.train: 1 of 20 rows left out, the first: {path}:20: messages: must be a list, is missing",
+        "data.train: put right in 20 rows: text to number 1, type dict 19, type int 19",
+    ]
+
+
+def test_every_row_is_yielded_once_in_order_as_what_it_is(tmp_path):
+    path = write(tmp_path / "rows.jsonl", [call_row(0), {}, call_row(1, a="1"), call_row(2, a="x")])
+    found = list(rows(DataConfig(format="openai", train=path), "train"))
+    assert [row.place for row in found] == [f"{path}:{n}" for n in (1, 2, 3, 4)]
+    assert [row.code if isinstance(row, RowError) else row.changes[2:] for row in found] == [
+        (), "field", ("text to number",), "arguments",
+    ]  # fmt: skip
+
+
+def test_requests_without_a_turn_to_learn_from_are_refused_for_training_in_one_line(tmp_path):
+    path = write(tmp_path / "x_irrelevance.jsonl", bfcl_rows(30))
+    lines = mistakes(format="bfcl", train=path)
+    assert len(lines) == 1
+    assert "30 of 30 rows" in lines[0]
+    assert f"data.test={path} data.test_format=bfcl" in lines[0]
+
+
+def test_a_test_file_may_be_of_another_format_and_beside_the_built_in_world(tmp_path, file):
+    test = write(tmp_path / "x.jsonl", bfcl_rows(3))
+    write(tmp_path / "x_answer.jsonl", [{"id": f"simple_{n}", "ground_truth": [{"add": {"a": [1]}}]} for n in range(3)])
+    dataset = load(DataConfig(format="openai", train=file, test=test, test_format="bfcl"))
+    assert [request.expected.act for request in dataset.test] == ["call"] * 3
+    small = {"sft_rows": 5, "preference_rows": 5, "validation_rows": 5, "test_rows": 5, "unseen_rows": 0}
+    dataset = load(DataConfig(test=test, test_format="auto", world=small))
+    assert (len(dataset.sft), len(dataset.test)) == (5, 3)
+    assert dataset.notes[0] == "data.test: guessed format bfcl: the first 3 rows have question and function"
+
+
+def test_preference_rows_are_learned_from_and_keep_both_answers(tmp_path):
+    given = [{"prompt": f"Hi {n}", "chosen": "Hello.", "rejected": f"What, {n}?"} for n in range(10)]
+    dataset = load(DataConfig(format="preference", train=write(tmp_path / "p.jsonl", given), validation_share=0))
+    assert {row.messages[-1].content for row in dataset.sft} == {"Hello."}
+    assert all(request.rejected.content.startswith("What") for request in dataset.preference)
+
+
+@pytest.mark.parametrize("place", ["x_answer.jsonl", "possible_answer/x.jsonl", "elsewhere.jsonl"])
+def test_answers_are_found_beside_their_file_or_named(place, tmp_path):
+    path = write(tmp_path / "x.jsonl", bfcl_rows(2))
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    answers = write(tmp_path / place, [{"id": "simple_0", "ground_truth": [{"add": {"a": [1]}}]}])
+    named = {"answers": answers} if place == "elsewhere.jsonl" else {}
+    config = DataConfig(format="bfcl", train=path, **named)
+    assert config.beside_train == answers
+    first, second = rows(config, "train")
+    assert first.value.expected.calls[0].arguments == {"a": [1]}
+    assert (second.code, second.place) == ("answer", f"{path}:2")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "setting", "looked"),
+    [
+        ("bfcl", bfcl_rows(1), "answers", ["x_dev_answer.jsonl", "possible_answer/x_dev.jsonl"]),
+        ("seal_tools", [{"query": "x", "calling": []}], "tools", ["x_tools.jsonl"]),
+    ],
+)
+def test_a_companion_that_is_not_there_is_one_line_that_says_what_was_looked_for(
+    name, given, setting, looked, tmp_path
+):
+    path = write(tmp_path / "x_dev.jsonl", given)
+    (line,) = mistakes(format=name, train=path)
+    assert all(str(tmp_path / file) in line for file in looked)
+    assert line.endswith(f"name it: data.{setting}=FILE")
+
+
+def test_a_folder_is_read_as_one_without_the_files_that_complete_others(tmp_path):
+    write(tmp_path / "x.jsonl", bfcl_rows(2))
+    write(tmp_path / "x_answer.jsonl", [{"id": f"simple_{n}", "ground_truth": [{"add": {"a": [1]}}]} for n in range(2)])
+    write(tmp_path / "y_irrelevance.jsonl", bfcl_rows(1))
+    found = [row.value for row in rows(DataConfig(format="auto", train=str(tmp_path)), "train")]
+    assert [request.expected.act for request in found] == ["call", "call", "answer"]
+
+
+def test_tables_of_text_are_read_too(tmp_path):
+    path = tmp_path / "rows.csv"
+    with path.open("w", newline="") as out:
+        writer = csv.DictWriter(out, ["tools", "messages"])
+        writer.writeheader()
+        writer.writerows({key: json.dumps(value) for key, value in call_row(n).items()} for n in range(4))
+    assert len(load(DataConfig(format="openai", train=str(path))).sft) == 2
+
+
+def test_a_format_that_cannot_be_guessed_is_one_line(tmp_path):
+    path = write(tmp_path / "rows.jsonl", [{"text": "x"}] * 9)
+    (line,) = mistakes(format="auto", train=path)
+    assert line.startswith(f"data.train: {path}: the first rows fit no format (they have text)")
+
+
+def test_what_completes_the_rows_counts_as_their_input(tmp_path):
+    from stages._manifest import files_named
+
+    path = write(tmp_path / "x.jsonl", bfcl_rows(1))
+    answers = write(tmp_path / "x_answer.jsonl", [{"id": "simple_0", "ground_truth": []}])
+    config = DataConfig(format="bfcl", train=path)
+    before = files_named(config)
+    assert set(before) == {"train", "beside_train"}
+    write(tmp_path / "x_answer.jsonl", [{"id": "simple_0", "ground_truth": [{"add": {"a": [1]}}]}])
+    assert files_named(config)["beside_train"] != before["beside_train"]
+    assert config.beside_train == answers

@@ -53,6 +53,30 @@ def test_calls_are_read(text: str, calls: list[tuple[str, dict[str, Any]]]) -> N
 
 
 @pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        ("weather.now(city='Oslo')", [("weather.now", {"city": "Oslo"})]),
+        ("f(a=1), g()", [("f", {"a": 1}), ("g", {})]),
+        ("[f(a=true, b=false, c=null)]", [("f", {"a": True, "b": False, "c": None})]),
+    ],
+)
+def test_rows_of_data_may_leave_out_the_brackets_and_use_words_of_json(text: str, calls: list[Any]) -> None:
+    assert _pythonic.parse_row(text) == calls
+    with pytest.raises(ValueError, match="expected"):
+        _pythonic.parse(text)
+
+
+@given(VALUE)
+def test_what_python_prints_is_read_back(value: Any) -> None:
+    assert jsontext.same(_pythonic.value_of_row(repr(value)), value)
+
+
+def test_a_value_with_something_behind_it_is_none() -> None:
+    with pytest.raises(ValueError, match="expected nothing more at character 3"):
+        _pythonic.value_of_row("{} x")
+
+
+@pytest.mark.parametrize(
     ("text", "why"),
     [
         ("f(a=1)", r"expected \[ at character 1, found 'f\(a=1\)'"),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from data import formats
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -73,8 +77,6 @@ def test_every_dialect_is_spoken_of() -> None:
 
 
 def test_every_model_preset_is_in_the_table_with_its_checkpoint_and_memory() -> None:
-    import yaml
-
     for file in sorted((ROOT / "conf/model").glob("*.yaml")):
         preset = yaml.safe_load(file.read_text(encoding="utf-8"))
         if preset["name"] == "tiny":
@@ -86,3 +88,53 @@ def test_every_model_preset_is_in_the_table_with_its_checkpoint_and_memory() -> 
             f"{preset['memory_gib']} GiB",
         )
         assert f"| {' | '.join(columns)} |" in README
+
+
+def recipe() -> tuple[dict[str, str], str]:
+    """The files of the section on adding a format, and what it says to type behind `python train.py`."""
+    section = README.split("## Add a format")[1].split("\n## ")[0]
+    parts = re.split(r"`((?:data|conf)/[\w/]+\.(?:py|yaml))`:\n", section)
+    files = {}
+    for name, text in zip(parts[1::2], parts[2::2], strict=True):
+        indented = re.match(r"(?:    .*\n|\s*\n)+", text)
+        assert indented
+        files[name] = "\n".join(line.removeprefix("    ") for line in indented[0].splitlines()).strip() + "\n"
+    words = re.search(r"`(data=\w+ data\.train=[\w.]+)`", section)
+    assert words
+    return files, words[1]
+
+
+def test_a_format_is_added_as_the_readme_says(tmp_path: Path) -> None:
+    house = tmp_path / "house"
+    for folder in ("conf", "data", "rewards", "stages"):
+        shutil.copytree(ROOT / folder, house / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "train.py", house)
+    files, words = recipe()
+    assert {Path(name).suffix for name in files} == {".py", ".yaml"}
+    for name, text in files.items():
+        assert not (house / name).exists()
+        (house / name).write_text(text, encoding="utf-8")
+    file = house / words.split("=")[-1]
+    teams = ["sales", "repairs"] * 10
+    file.write_text("text,team\n" + "".join(f"Ticket {n},{team}\n" for n, team in enumerate(teams)))
+
+    def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, *command], cwd=house, capture_output=True, text=True, timeout=60)
+
+    composed = run("train.py", *words.split(), "--cfg", "job")
+    assert composed.returncode == 0, composed.stderr
+    name = yaml.safe_load(composed.stdout)["data"]["format"]
+    code = f"from data.load import *; print(load(DataConfig(format={name!r}, train={file.name!r})).counts['sft'])"
+    assert run("-c", code).stdout == "17\n"
+    file.write_text("text,team\nHello,kitchen\n")
+    broken = run("-c", code)
+    assert f"{file.name}:2: messages[1].tool_calls[0].arguments.team: breaks the schema of assign" in broken.stderr
+
+
+def test_every_format_is_in_the_table_and_has_its_yaml() -> None:
+    table = set(re.findall(r"^\| `(\w+)` \| ", README.split("| `data=` | rows |")[1].split("\n\n")[0], re.MULTILINE))
+    assert table == set(formats.names())
+    files = {
+        file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in (ROOT / "conf/data").glob("*.yaml")
+    }
+    assert {name: file["format"] for name, file in files.items()} == {name: name for name in (*formats.names(), "auto")}

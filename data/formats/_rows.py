@@ -121,7 +121,7 @@ def calls(text: str, place: str, field: str) -> tuple[ToolCall, ...]:
         value = loads(text)
     except JsonError as error:
         try:
-            value = _pythonic.value(text)
+            value = _pythonic.value_of_row(text)
         except ValueError:
             raise RowError(place, field, f"must be a call {{name, arguments}} or a list of them; {error}") from None
     entries = value if isinstance(value, list) else [value]

@@ -38,3 +38,9 @@ def read(row: dict[str, Any], place: str) -> Transcript:
     arguments = _rows.decoded(row.get("tool_arguments"), dict, place, "tool_arguments")
     call = Message("assistant", tool_calls=(ToolCall(name, arguments),))
     return Transcript(_rows.row_id(row, place), TOOLS, (Message("user", question), call), kind=name)
+
+
+def recognised(row: dict[str, Any]) -> str | None:
+    """Its three fields."""
+    known = {"user_content", "tool_name", "tool_arguments"} <= set(row)
+    return "user_content, tool_name and tool_arguments" if known else None
