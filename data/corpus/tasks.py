@@ -82,12 +82,7 @@ def catalogue(rng: random.Random) -> Document:
             other = rng.choice(entries)
             second = ask_for(rng, other, entries)
             if second is not None:
-                joined = (
-                    ask.text.rstrip(".!?")
-                    + rng.choice((" and ", ", and ", ". Also, ", " and then "))
-                    + second.text[0].lower()
-                    + second.text[1:]
-                )
+                joined = _joined(rng, ask, second)
                 turns.append(Turn("choose_two", f"{joined}\nEntries?", f"{entry.tool.name}, {other.tool.name}"))
                 turns.append(Turn("record_two", "Records?", f"{_record(ask.values)}\n{_record(second.values)}"))
                 continue
@@ -99,6 +94,64 @@ def catalogue(rng: random.Random) -> Document:
     if not turns:
         return catalogue(rng)
     return Document("catalogue", tuple(turns), tuple(entry.tool for entry in entries))
+
+
+# How an answer to a bare request is written: keys of the entry and of its record, and what stands around the object.
+# None of these keys makes an object a call (data/dialects/_attempt.py); the first form is used where none is asked for.
+_KEYS = (("entry", "record"), ("choice", "fields"), ("pick", "details"), ("item", "values"), ("select", "data"))
+_AROUND = (("", ""), ("=> ", ""), ("[", "]"), ("<<\n", "\n>>"), ("start\n", "\nend"))
+
+
+def dispatch(rng: random.Random) -> Document:
+    """A catalogue and bare requests, each answered by the entry and its record in one object.
+
+    Where no entry serves, `none`; where a required field lacks, that field as a question. What fine-tuning then has to
+    teach is another way of writing, not another skill.
+    """
+    entries, absent = draw_catalogue(rng, rng.choice((1, 2, 3, 3, 4, 4, 5, 6, 7)))
+    stated = rng.random() < 0.4
+    (entry_key, record_key), (before, behind) = (
+        (rng.choice(_KEYS), rng.choice(_AROUND)) if stated else (_KEYS[0], _AROUND[0])
+    )
+
+    def shown(entry: Any, values: Any) -> str:
+        return f"{before}{_record({entry_key: entry, record_key: values})}{behind}"
+
+    turns: list[Turn] = []
+    for _ in range(rng.choice((4, 5, 5, 6, 6, 7))):
+        kind = rng.random()
+        if kind < 0.18:
+            ask = ask_for(rng, rng.choice(absent), [*entries, *absent])
+            turns += [Turn("dispatch_none", ask.text, "none")] if ask else []
+            continue
+        entry = rng.choice(entries)
+        ask = ask_for(rng, entry, entries, lacking=kind < 0.30)
+        if ask is None:
+            continue
+        lacking = [one.name for one in entry.fields if one.required and one.name not in ask.values]
+        if lacking:
+            turns.append(Turn("dispatch_missing", ask.text, f"{lacking[0].replace('_', ' ')}?"))
+            continue
+        answer = shown(entry.tool.name, ask.values)
+        other = rng.choice(entries)
+        second = ask_for(rng, other, entries) if kind > 0.85 else None
+        if second is None:
+            turns.append(Turn("dispatch", ask.text, answer))
+        else:
+            both = f"{answer}\n{shown(other.tool.name, second.values)}"
+            turns.append(Turn("dispatch_two", _joined(rng, ask, second), both))
+    if not turns:
+        return dispatch(rng)
+    if stated:
+        first = turns[0]
+        turns[0] = Turn(first.skill, f"Answer as {shown('-', '-')} or none.\n{first.question}", first.answer)
+    return Document("dispatch", tuple(turns), tuple(entry.tool for entry in entries))
+
+
+def _joined(rng: random.Random, first: Ask, second: Ask) -> str:
+    """Two requests as one."""
+    link = rng.choice((" and ", ", and ", ". Also, ", " and then "))
+    return first.text.rstrip(".!?") + link + second.text[0].lower() + second.text[1:]
 
 
 def _span(rng: random.Random) -> str:
@@ -185,8 +238,13 @@ def reading(rng: random.Random) -> Document:
 
 
 # How often each kind is drawn. Choosing an entry takes far more examples than anything else.
-SHARES: dict[str, float] = {"catalogue": 0.66, "copying": 0.10, "sums": 0.10, "facts": 0.06, "reading": 0.08}
+SHARES: dict[str, float] = {"dispatch": 0.50, "catalogue": 0.20, "copying": 0.08} | {
+    "sums": 0.08,
+    "facts": 0.06,
+    "reading": 0.08,
+}
 KINDS: dict[str, Callable[[random.Random], Document]] = {
+    "dispatch": dispatch,
     "catalogue": catalogue,
     "copying": copying,
     "sums": sums,
