@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from data import _files, formats, mend
+from data import _files, formats, mend, turns
 from data.formats import _rows
 from data.transcript import DataError, Request, RowError, Transcript
 
@@ -49,7 +49,9 @@ def rows(config: DataConfig, part: Part, name: str | None = None) -> Iterator[Ro
                 if isinstance(row, RowError):
                     raise row
                 place, value = row
-                yield Row(place, *mend.mended(reader.read(complete(value, place), place), place, reference))
+                found, changes = mend.mended(reader.read(complete(value, place), place), place, reference)
+                turns.check(found, place)
+                yield Row(place, found, changes)
             except RowError as error:
                 yield error
 
@@ -69,6 +71,15 @@ def format_of(config: DataConfig, part: Part) -> tuple[str, str | None]:
     except ValueError as error:
         raise DataError(f"data.{part}: {getattr(config, part)}: {error}") from None
     return name, f"data.{part}: guessed format {name}: the first {len(first)} rows have {why}"
+
+
+def total(config: DataConfig, part: Part) -> int:
+    """About how many rows a part has, to show what is left of them; 0 where only reading would tell."""
+    place = getattr(config, part)
+    if place is None or _files.is_hub(place):
+        return 0
+    counts = [_files.count(file) for file in _files.files_in(Path(place))]
+    return 0 if None in counts else sum(filter(None, counts))
 
 
 def found_beside(config: DataConfig, part: Part) -> str | None:

@@ -15,8 +15,7 @@ ACTS: tuple[Act, ...] = ("call", "answer", "ask", "refuse")
 class RowError(ValueError):
     """A row of a data file that cannot be used: where it stands, which field, what is wrong and what would be right.
 
-    `code` is one word for counting: unreadable (no object), field, schema (of a tool), unknown_tool, arguments (of a
-    call to be trained), answer (none in the answer key).
+    `code` is one word for counting, with its meaning in stages/_problems.py.
     """
 
     def __init__(self, place: str, field: str, message: str, code: str = "field") -> None:

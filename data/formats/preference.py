@@ -29,7 +29,7 @@ def request(
 ) -> Request:
     """The request of a prompt and two answers to it."""
     if chosen == rejected:
-        raise RowError(place, "rejected", "is the same as chosen, so nothing can be preferred")
+        raise RowError(place, "rejected", "is the same as chosen, so nothing can be preferred", "same_pair")
     whole = _rows.transcript(row, place, tools, [*prompt, chosen])
     expected = expected_of(chosen)
     return Request(whole.id, expected.act, whole.tools, tuple(prompt), expected, chosen, rejected=rejected)
