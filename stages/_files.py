@@ -13,7 +13,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from stages._errors import UserError
 
@@ -40,13 +40,14 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
     """Write to a temporary name in the same folder, flush, rename: a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
     try:
         with temporary.open("wb") as out:
-            out.write(content)
+            yield out
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(path)
@@ -56,8 +57,14 @@ def write_bytes(path: Path, content: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Atomic write of all of a file."""
+    with writing(path) as out:
+        out.write(content)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Atomic `write_bytes` of UTF-8 text."""
+    """Atomic write of UTF-8 text."""
     write_bytes(path, text.encode("utf-8"))
 
 

@@ -26,7 +26,10 @@ def duration(seconds: float) -> str:
 
 
 class Bar:
-    """Progress of `total` steps on stderr. `update(done, note)` sets how far it is; `close()` ends the line."""
+    """Progress of `total` steps on stderr. `update(done, note)` sets how far it is; `close()` ends the line.
+
+    A total of 0 is one that nobody knows.
+    """
 
     def __init__(self, total: int, label: str, start: int = 0) -> None:
         self.total, self.label, self.done, self.note = total, label, start, ""
@@ -53,9 +56,9 @@ class Bar:
     def _draw(self, end: bool = False) -> None:
         spent = time.monotonic() - self._began
         fresh = self.done - self._first
-        left = spent / fresh * max(self.total - self.done, 0) if fresh > 0 else None
+        left = spent / fresh * max(self.total - self.done, 0) if fresh > 0 and self.total else None
         share = min(self.done / self.total, 1.0) if self.total else 1.0
-        text = f"{self.label} {self.done}/{self.total}"
+        text = f"{self.label} {self.done}/{self.total}" if self.total else f"{self.label} {self.done}"
         if left is not None and not end:
             text += f", {duration(left)} left"
         if end:

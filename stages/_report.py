@@ -64,22 +64,14 @@ def render(
     facts: Mapping[str, str],
 ) -> str:
     """The page. The first three are what stands in the files; `facts` names what made them, line by line."""
-    from jinja2 import FileSystemLoader, StrictUndefined
-    from jinja2.sandbox import SandboxedEnvironment
     from markupsafe import Markup
 
-    place = Path(__file__).parent
-    page = SandboxedEnvironment(loader=FileSystemLoader(place), autoescape=True, undefined=StrictUndefined)
-    page.filters |= {"percent": percent, "interval": interval, "number": "{:,}".format, "shown": shown}
-    page.filters["big"] = lambda rate: (
-        percent(rate) if rate is None else Markup("%.1f<small> %%</small>") % (100 * rate)
-    )
     pair = compared(list(metrics))
     unseen = {model: fields["unseen_tools"] for model, fields in metrics.items()}
-    return page.get_template("_report.html").render(
+    return page(
+        "_report.html",
         RATES=RATES,
         title=facts.get("run", "evaluation"),
-        style=Markup((place / "_report.css").read_text(encoding="utf-8")),
         all=next(iter(metrics.values())),
         metrics=metrics,
         pair=pair,
@@ -93,6 +85,22 @@ def render(
         examples=_examples(requests, predictions, *pair) if pair else [],
         facts=facts,
     )
+
+
+def page(template: str, **values: Any) -> str:
+    """A self-contained page in the one look that pages have; everything in it that is no Markup is escaped."""
+    from jinja2 import FileSystemLoader, StrictUndefined
+    from jinja2.sandbox import SandboxedEnvironment
+    from markupsafe import Markup
+
+    place = Path(__file__).parent
+    pages = SandboxedEnvironment(loader=FileSystemLoader(place), autoescape=True, undefined=StrictUndefined)
+    pages.filters |= {"percent": percent, "interval": interval, "number": "{:,}".format, "shown": shown}
+    pages.filters["big"] = lambda rate: (
+        percent(rate) if rate is None else Markup("%.1f<small> %%</small>") % (100 * rate)
+    )
+    style = Markup((place / "_report.css").read_text(encoding="utf-8"))
+    return pages.get_template(template).render(style=style, **values)
 
 
 def shown(text: object, length: int = 200) -> str:

@@ -12,14 +12,21 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from data.transcript import Message, Request, Tool, Transcript
+from data import jsontext
+from data.transcript import Message, Request, Tool, ToolCall, Transcript
+from stages._control import plain
 from stages._errors import UserError
+from stages._examples import one_line
 from stages._sampling import TemplateError, encode, split_turn, turn_end
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # a label without loss, for torch and TRL alike
+
+
+class RoundTripError(TemplateError):
+    """A turn whose calls are other ones when the dialect reads what would be trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +78,25 @@ def turn_row(
     tokenizer: PreTrainedTokenizerBase, dialect: ModuleType, tools: Sequence[Tool], messages: Sequence[Message]
 ) -> Row:
     """The row of the last message: the prompt before it as generation would encode it, then the turn with its end."""
-    prompt, completion = split_turn(tokenizer, dialect, tools, messages)
-    context, trained = encode(tokenizer, prompt), encode(tokenizer, completion + turn_end(tokenizer).text)
+    prompt, completion = _turn(tokenizer, dialect, tools, messages)
+    context, trained = encode(tokenizer, prompt), encode(tokenizer, completion)
     return Row(context + trained, [IGNORED] * len(context) + trained)
+
+
+def _turn(
+    tokenizer: PreTrainedTokenizerBase, dialect: ModuleType, tools: Sequence[Tool], messages: Sequence[Message]
+) -> tuple[str, str]:
+    """The text before the last message, and that message's with its end; its calls read back as what they are."""
+    prompt, completion = split_turn(tokenizer, dialect, tools, messages)
+    calls = messages[-1].tool_calls
+    if calls and written(dialect.read(plain(completion), tools).calls) != written(calls):
+        raise RoundTripError(f"the calls {one_line(completion)!r} read back as other ones than those of the data")
+    return prompt, completion + turn_end(tokenizer).text
+
+
+def written(calls: Iterable[ToolCall]) -> bytes:
+    """Names and arguments of calls as canonical JSON: equal bytes are equal calls, 1 and 1.0 are not."""
+    return jsontext.canonical([[call.name, call.arguments] for call in calls])
 
 
 def request_row(tokenizer: PreTrainedTokenizerBase, dialect: ModuleType, request: Request) -> Row:
@@ -88,13 +111,11 @@ def transcript_rows(tokenizer: PreTrainedTokenizerBase, dialect: ModuleType, tra
     ends = [place + 1 for place, message in enumerate(transcript.messages) if message.role == "assistant"]
     if not ends:
         raise TemplateError("no assistant turn")
-    close = turn_end(tokenizer).text
     ids: list[int] = []
     labels: list[int] = []
     written = ""
     for end in ends:
-        prompt, completion = split_turn(tokenizer, dialect, transcript.tools, transcript.messages[:end])
-        completion += close
+        prompt, completion = _turn(tokenizer, dialect, transcript.tools, transcript.messages[:end])
         if not prompt.startswith(written):
             break
         context, trained = encode(tokenizer, prompt[len(written) :]), encode(tokenizer, completion)

@@ -3,8 +3,8 @@
     python train.py stage=sft [model=…] [data=…] [sft.rank=32 …]
 
 A LoRA adapter on all linear layers of a frozen base (in 4 bits with model.quantization=nf4: QLoRA), TRL's SFTTrainer,
-loss on the assistant's tokens alone. Writes sft/adapter. Left out: full fine-tuning, and packing, which on a CPU loses
-to batches of rows of like length.
+loss on the assistant's tokens alone. The cheap part of stage=check comes first. Writes sft/adapter. Left out: full
+fine-tuning, and packing, which on a CPU loses to batches of rows of like length.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def run(job: Job) -> dict[str, Any]:
     from peft import LoraConfig, get_peft_model
     from trl import SFTConfig, SFTTrainer
 
-    from data import dialects, load
-    from stages import _training
+    from data import dialects
+    from stages import _preflight, _training
     from stages._checkpoints import forget_checkpoints
     from stages._model import load_base, load_tokenizer, save_adapter
     from stages._rows import rows_of
@@ -55,9 +55,8 @@ def run(job: Job) -> dict[str, Any]:
         SFTConfig, job, config, model_config.learning_rate, dataset_kwargs={"skip_prepare_dataset": True}
     )
     tokenizer, dialect = load_tokenizer(model_config), dialects.get(model_config.dialect)
-    data = load.load(job.settings.data)
-    for note in data.notes:
-        job.say(note)
+    data = _preflight.loaded(job)
+    _preflight.check(job, data, tokenizer, dialect)
     rows, counts = rows_of(tokenizer, dialect, data.sft, model_config.max_length)
     job.record(**counts.as_dict())
     counts.check(config.max_dropped, "sft.max_dropped")
