@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from data import _files, formats, jsontext, source
 from data.formats import world as rows_of_the_world
@@ -45,7 +45,8 @@ class DataConfig(BaseModel):
     max_rejected: float = Field(0.0, ge=0, lt=1)
     """Share of a file's rows that may be left out because they cannot be used; above it, nothing runs."""
     tools: str | None = None
-    """File of tools for rows that bring none: one a line, or a list. seal_tools looks for its own beside the rows."""
+    """Tools for rows that bring none: a file of them, or your own Python file of functions and pydantic models, which
+    is run. seal_tools looks for its own beside the rows."""
     answers: str | None = None
     """File of accepted calls for formats that keep them apart (bfcl), where it does not stand beside the rows."""
     distractors: int = Field(4, ge=0)
@@ -71,8 +72,10 @@ class DataConfig(BaseModel):
 
     @field_validator("tools", "answers")
     @classmethod
-    def _file_is_there(cls, file: str | None) -> str | None:
-        if file is not None and (not Path(file).is_file() or (refusal := _files.refusal(file))):
+    def _file_is_there(cls, file: str | None, field: ValidationInfo) -> str | None:
+        if file is None or (field.field_name == "tools" and source.is_python(file) and Path(file).is_file()):
+            return file
+        if not Path(file).is_file() or (refusal := _files.refusal(file)):
             raise ValueError(refusal if Path(file).is_file() else "there is no such file")
         return file
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from data import _files, formats, mend, turns
+from data import _files, formats, mend, python_tools, turns
 from data.formats import _rows
 from data.transcript import DataError, Request, RowError, Transcript
 
@@ -135,6 +135,9 @@ def _completing(config: DataConfig, reader: ModuleType, file: Path) -> Callable[
         return lambda row, _: row if tools is None or row.get("tools") else row | {"tools": tools}
     setting: str = reader.BESIDE
     companion = _companion(config, reader, file)
+    if companion and is_python(companion):
+        name = reader.__name__.rpartition(".")[2]
+        raise DataError(f"data.{setting}: {companion}: {name} reads its tools from its own rows, not from Python")
     try:
         complete = reader.completing(file, companion, config.seed, config.distractors)
     except RowError as error:
@@ -152,8 +155,18 @@ def _companion(config: DataConfig, reader: ModuleType, file: Path) -> Path | Non
     return Path(named) if named else next((path for path in reader.companions(file) if path.is_file()), None)
 
 
+def is_python(file: str | Path) -> bool:
+    """Whether this names a file of Python."""
+    return Path(file).suffix == ".py"
+
+
 def _tools(file: str) -> list[Any]:
     """The tools of data.tools, as openai rows write them; DataError with every mistake."""
+    if is_python(file):
+        try:
+            return [tool.as_function() for tool in python_tools.tools_of_file(file)]
+        except DataError as error:
+            raise DataError(*(f"data.tools: {line}" for line in error.lines)) from None
     found: list[Any] = []
     mistakes: list[str] = []
     try:

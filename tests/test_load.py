@@ -91,6 +91,36 @@ def test_tools_beside_the_rows_serve_rows_that_bring_none(tmp_path):
     assert [line.split(": ")[0] for line in mistakes(tools=broken, **settings)] == ["data.tools"] * 2
 
 
+PYTHON = '''
+def get_weather(city: str, days: int = 1) -> str:
+    """Get the weather of a place.
+
+    Args:
+        city: Name of the place.
+        days: How many days.
+    """
+'''
+
+
+def test_tools_may_be_functions_of_a_python_file(tmp_path):
+    (tmp_path / "mine.py").write_text(PYTHON)
+    call = {"name": "get_weather", "arguments": {"city": "Oslo", "days": "2"}}
+    chat = [{"role": "user", "content": "Weather?"}, {"role": "assistant", "tool_calls": [call]}]
+    settings = {"format": "openai", "train": write(tmp_path / "rows.jsonl", [{"messages": chat}] * 2)}
+    dataset = load(DataConfig(tools=str(tmp_path / "mine.py"), validation_share=0, **settings))
+    (tool,) = dataset.sft[0].tools
+    assert (tool.name, tool.description) == ("get_weather", "Get the weather of a place.")
+    assert tool.parameters["required"] == ["city"]
+    assert dataset.sft[0].messages[1].tool_calls[0].arguments == {"city": "Oslo", "days": 2}
+    (tmp_path / "mine.py").write_text("def look(where):\n    pass\n")
+    (line,) = mistakes(tools=str(tmp_path / "mine.py"), **settings)
+    assert line.startswith(f"data.tools: {tmp_path}/mine.py:look: has no docstring")
+    (line,) = mistakes(tools=str(tmp_path / "mine.py"), **settings | {"format": "seal_tools"})
+    assert line.endswith("seal_tools reads its tools from its own rows, not from Python")
+    with pytest.raises(ValidationError, match=r"must be a \.jsonl"):
+        DataConfig(answers=str(tmp_path / "mine.py"))
+
+
 def test_rows_of_one_id_are_kept_apart_and_rows_of_no_kind_are_named_after_their_act(tmp_path):
     file = write(tmp_path / "rows.jsonl", [row(n, id="same") for n in range(3)])
     dataset = load(DataConfig(format="openai", train=file, validation_share=0))
