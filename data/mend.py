@@ -9,6 +9,7 @@ in formats that have such. Any other call that breaks its schema, or names no to
 from __future__ import annotations
 
 import itertools
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -54,13 +55,19 @@ class _Row:
     def transcript(self, found: Transcript) -> Transcript:
         turns = list(found.messages)
         keys = iter(found.expected)
-        for number, turn in enumerate(turns):
+        answered = without_id = False
+        for number, turn in enumerate(found.messages):
             if turn.role == "assistant":
                 key = next(keys, None)
-                turns[number] = self._fitted(turn, key.calls if key else (), f"messages[{number}]")
-        if any(turn.role == "tool" for turn in turns):
+                if turn.tool_calls:
+                    turns[number] = self._fitted(turn, key.calls if key else (), f"messages[{number}]")
+                    without_id |= None in [call.id for call in turn.tool_calls]
+            elif turn.role == "tool":
+                answered = True
+                without_id |= turn.tool_call_id is None
+        if answered and without_id:
             _link(turns, self.changes)
-        same = all(new is old for new, old in zip(turns, found.messages, strict=True))
+        same = all(map(operator.is_, turns, found.messages))
         return found if same else replace(found, messages=tuple(turns))
 
     def request(self, found: Request) -> Request:
@@ -94,7 +101,7 @@ class _Row:
             ):
                 call = replace(call, arguments=self._arguments(call, tool, f"{where}.arguments"))
             better.append(call)
-        same = all(new is old for new, old in zip(better, turn.tool_calls, strict=True))
+        same = all(map(operator.is_, better, turn.tool_calls))
         return turn if same else replace(turn, tool_calls=tuple(better))
 
     def _arguments(self, call: ToolCall, tool: Tool, field: str) -> dict[str, Any]:

@@ -43,13 +43,19 @@ def recognised(row: dict[str, Any]) -> str | None:
 
 def _message(entry: Any, place: str, field: str, names: dict[str, str]) -> Message:
     entry = _rows.typed(entry, dict, place, field)
-    role = _ROLES.get(_rows.typed(entry.get("role"), str, place, f"{field}.role"))
+    stated = entry.get("role")
+    role = _ROLES.get(stated) if isinstance(stated, str) else None
     if role is None:
-        raise RowError(place, f"{field}.role", f"must be one of {', '.join(_ROLES)}, is {entry['role']!r}")
-    content = _content(entry.get("content"), role, place, f"{field}.content")
+        _rows.typed(stated, str, place, f"{field}.role")
+        raise RowError(place, f"{field}.role", f"must be one of {', '.join(_ROLES)}, is {stated!r}")
+    content = entry.get("content")
+    if not isinstance(content, str):
+        content = _content(content, role, place, f"{field}.content")
     if role == "assistant":
         calls = _calls(entry, place, field)
-        names.update((call.id, call.name) for call in calls if call.id)
+        for call in calls:
+            if call.id:
+                names[call.id] = call.name
         return Message("assistant", content, calls)
     if entry.get("tool_calls"):
         raise RowError(place, f"{field}.tool_calls", f"only an assistant calls tools, not the {role}")
@@ -63,10 +69,9 @@ def _message(entry: Any, place: str, field: str, names: dict[str, str]) -> Messa
 
 
 def _content(value: Any, role: Role, place: str, field: str) -> str:
+    """The text of what is not written as one."""
     if value is None:
         return ""
-    if isinstance(value, str):
-        return value
     if isinstance(value, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in value):
         return "".join(_rows.typed(part.get("text"), str, place, f"{field}.text") for part in value)
     if role == "tool":  # a result written as the object it is
@@ -78,5 +83,7 @@ def _calls(entry: dict[str, Any], place: str, field: str) -> tuple[ToolCall, ...
     listed = entry.get("tool_calls")
     if not listed and entry.get("function_call"):
         return (_rows.call(entry["function_call"], place, f"{field}.function_call"),)
-    calls = _rows.decoded(listed, list, place, f"{field}.tool_calls") if listed else []
+    if not listed:
+        return ()
+    calls = _rows.decoded(listed, list, place, f"{field}.tool_calls")
     return tuple(_rows.call(call, place, f"{field}.tool_calls[{number}]") for number, call in enumerate(calls))
