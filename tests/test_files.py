@@ -45,6 +45,11 @@ def test_every_kind_of_file_yields_the_same_rows_with_their_places(suffix, place
     assert list(_files.read(path)) == [(f"{path}{place}", row) for place, row in zip(places, ROWS, strict=True)]
 
 
+@pytest.mark.parametrize(("suffix", "count"), [(".jsonl", 2), (".parquet", 2), (".json", None), (".csv", None)])
+def test_rows_are_counted_where_that_takes_no_reading(suffix, count, tmp_path):
+    assert _files.count(write(tmp_path / f"rows{suffix}", ROWS)) == count
+
+
 def test_a_json_file_may_be_json_lines_in_truth(tmp_path):
     path = tmp_path / "rows.json"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
