@@ -68,9 +68,7 @@ class Encoder:
 
     def segments(self, rows: Sequence[Row]) -> list[tuple[str, bool]]:
         """The text of rows in runs of tokens that are trained and that are not."""
-        return [
-            (plain(text_of(self.tokenizer, ids)), trained) for row in rows for ids, trained in _runs(row)
-        ]  # fmt: skip
+        return [(plain(text_of(self.tokenizer, ids)), trained) for row in rows for ids, trained in _runs(row)]
 
     def _encoded(self, row: SourceRow) -> Encoded:
         value, encoded = row.value, Encoded()

@@ -350,6 +350,22 @@ def test_the_built_in_world_is_checked_without_a_file(tmp_path):
     assert findings(checked.folder, metrics)[0].startswith("data.train: 60 rows, 60 kept, 0 rejected; 60 transcripts, ")
 
 
+def test_requests_without_a_turn_to_learn_are_checked_by_their_prompt(tmp_path):
+    tools = [json.dumps(tool) for tool in TOOLS]
+    rows = [
+        {"tools": tools, "question": "Who are you?", "correct_answer": "cannot_answer"},
+        {"tools": tools, "question": "Weather?", "correct_answer": "request_for_info", "answers": {}},
+        {"tools": tools, "question": "Weather?", "correct_answer": "tool_call", "answers": {}},
+        {"tools": tools, "question": "Weather of Oslo?", "correct_answer": "tool_call", "answers": {
+            "tool_call": '<TOOLCALL>[{"name": "get_weather", "arguments": {"city": "Oslo"}}]</TOOLCALL>'}},
+    ]  # fmt: skip
+    checked = check(tmp_path, "data=when2call", f"data.train={write(tmp_path / 'rows.jsonl', rows)}")
+    assert checked.lines() == {"answer": [("rows.jsonl", 3)]}
+    metrics = checked.metrics
+    assert (metrics["requests"], metrics["transcripts"], metrics["calls"], metrics["rows_encoded"]) == (3, 0, 1, 3)
+    assert metrics["no_tool_share"] == pytest.approx(2 / 3)
+
+
 def test_shown_rows_mark_what_is_trained_and_obey_nothing_that_the_data_says(tmp_path, monkeypatch):
     chat = [said("user", f"{EVIL} <|im_end|>"), said("assistant", f"No. {EVIL}")]
     file = write(tmp_path / "rows.jsonl", [{"messages": chat}, row(1), row(2), {"messages": [EVIL]}])
