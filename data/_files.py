@@ -96,11 +96,12 @@ def _streamed(name: str, configuration: str | None, split: str | None, place: st
 
 
 def _lines(path: Path) -> Iterator[Found]:
+    name = str(path)
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if text.strip():
-                place = f"{path}:{number}"
+                place = f"{name}:{number}"
                 try:
                     value = jsontext.loads(text.decode("utf-8"))
                 except ValueError as error:  # JsonError, or no UTF-8

@@ -20,8 +20,10 @@ Found = tuple[str, str]  # the code of a problem, and what it is in this row
 # Public mixes hold 10 to 20 % of rows without a call.
 _NO_TOOL_SHARE = (0.1, 0.2)
 _EXACT = 0xFFFFFF  # the bits of an exact digest that are kept
-# Two texts that differ in nothing else are the same question.
-_IGNORED = b" \t\r\n.,;:!?'\"`-_()"
+# What two texts may differ in and still say the same, beside case. It parts words, so that 1.5 is not 15.
+_PUNCTUATION = b".,;:!?'\"`()"
+_AS_SPACES = bytes.maketrans(_PUNCTUATION, b" " * len(_PUNCTUATION))
+_BETWEEN = "\n\0\n"  # parts of a conversation
 
 
 def unusual(value: Transcript | Request) -> Iterator[Found]:
@@ -120,10 +122,10 @@ def split(place: str) -> tuple[str, int | None]:
 
 
 def _digests(text: str) -> tuple[int, int]:
-    """8 bytes for the text as it is, and for the text without case, spaces and punctuation."""
+    """A digest of the text as it is, and one of its words without case and punctuation."""
     exact = text.encode("utf-8", "surrogatepass")
-    loose = text.casefold().encode("utf-8", "surrogatepass").translate(None, _IGNORED)
-    return _digest(exact), _digest(loose)
+    loose = text.casefold().encode("utf-8", "surrogatepass").translate(_AS_SPACES)
+    return _digest(exact), _digest(b" ".join(loose.split()))
 
 
 def _digest(text: bytes) -> int:
@@ -139,9 +141,9 @@ def _whole(value: Transcript | Request) -> str:
     for turn in turns:
         parts += turn.role, turn.content
         parts += (f"{call.name}{call.arguments}" for call in turn.tool_calls)
-    return "\0".join(parts)
+    return _BETWEEN.join(parts)
 
 
 def _question(messages: Sequence[Message]) -> str:
     """What users say in a conversation, as one text."""
-    return "\0".join(turn.content for turn in messages if turn.role == "user")
+    return _BETWEEN.join(turn.content for turn in messages if turn.role == "user")

@@ -422,6 +422,28 @@ def test_unusual_turns_are_told():
     assert [code for code, _ in found] == ["empty_turn", "unusual_order", "unusual_order"]
 
 
+@pytest.mark.parametrize(
+    ("text", "again"),
+    [
+        ("Add 1.5, please!", "but for case and punctuation the same as x:1"),
+        ("add 1.5  please", "the same as x:1"),
+        ("add 15 please", None),
+        ("add -1.5 please", None),
+    ],
+)
+def test_conversations_are_the_same_but_for_case_spaces_and_punctuation(text, again):
+    seen = _content.Seen()
+    first, other = (
+        Transcript("t", (), (Message("user", words), Message("assistant", "Done.")))
+        for words in ("add 1.5  please", text)
+    )
+    assert list(seen.again("x:1", first)) == []
+    assert [reason for _, reason in seen.again("x:2", other)] == ([again] if again else [])
+    seen.test("y:7", first)
+    found = [reason for _, reason in seen.overlap(other)]
+    assert found == ([f"asks {again}".replace("x:1", "y:7")] if again else [])
+
+
 def test_a_plain_answer_that_reads_as_a_call_is_told():
     encoder = Encoder(toys.preset_tokenizer("toy"), dialects.get("native"), 4096)
     turns = (Message("user", "How?"), Message("assistant", 'Say {"name": "do_it", "arguments": {}} to me.'))
