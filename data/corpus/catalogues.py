@@ -196,6 +196,75 @@ def _frame(rng: random.Random, entry: Entry, verb: str, thing: str, phrases: lis
     return f"{verb} {thing} {tail}"
 
 
+# Kinds whose values tell by themselves where they end; the others get punctuation or quotes around them when the words
+# beside them are any.
+_CLEAR = frozenset(
+    ("place", "person", "code", "email", "phone", "url", "file", "date", "time", "integer", "year", "number")
+) | {"sum", "address", "choice"}
+_SUBJECTS = (
+    "I",
+    "we",
+    "my friend",
+    "she",
+    "he",
+    "they",
+    "the boss",
+    "somebody",
+    "the children",
+    "you",
+    "it",
+    "the man",
+)
+_PREDICATES = (
+    "was late", "forgot about it", "will be there", "wanted that", "asked me", "had no time", "said so", "can wait",
+    "would be glad", "came home", "saw it before", "must go soon", "did not know", "should help", "could be better",
+    "is not here", "gives a lot", "thought of this", "works today", "needs more", "made it", "is ready now", "got it",
+    "might be wrong", "has to be sure", "looks good", "takes long", "went away", "likes that", "stands there",
+)  # fmt: skip
+_BITS = (
+    "too", "now", "then", "again", "at last", "as before", "for once", "just that", "no more", "what else", "of course",
+    "if possible", "one thing", "some other time", "in short", "here it is", "so far", "and yes", "like that", "by me",
+)  # fmt: skip
+
+
+def _filler(rng: random.Random) -> str:
+    """Words that say nothing about what is asked."""
+    if rng.random() < 0.4:
+        return rng.choice(_BITS)
+    return f"{rng.choice(_SUBJECTS)} {rng.choice(_PREDICATES)}"
+
+
+def _loose_phrase(rng: random.Random, one: Field, drawn: Any, paired: bool) -> str:
+    """A phrase that carries a value in any way; a value may stand alone where no other field is of its kind."""
+    name, shown = one.name.replace("_", " "), str(drawn)
+    if one.kind not in _CLEAR and rng.random() < 0.5:
+        shown = rng.choice(("'{}'", '"{}"')).format(shown)
+    forms = [f"{name}: {shown}", f"the {name} is {shown}", f"{shown} is the {name}", f"{shown} as {name}"]
+    forms += [f"{name} {shown}", f"{shown} for the {name}", f"the {name} should be {shown}", f"{shown} ({name})"]
+    if not paired and (one.kind in _CLEAR or shown[0] in "'\""):
+        forms += [shown] * 4
+    if one.kind in ("integer", "number"):
+        forms += [f"{shown} {name}"] * 2
+    return rng.choice(forms)
+
+
+def _loosely(rng: random.Random, verb: str, thing: str, phrases: list[tuple[str, bool]]) -> str:
+    """What is asked and its values in any order, with other words between: nobody speaks by one grammar.
+
+    Each phrase comes with whether its value tells where it ends.
+    """
+    core = rng.choice((f"{verb} {thing}",) * 3 + (f"{thing}, {verb} it", f"{thing}: {verb}", f"{verb} it, {thing}"))
+    pieces = [(core, True), *phrases]
+    pieces += [(_filler(rng), True) for _ in range(rng.choice((0, 0, 1, 1, 2, 3)))]
+    rng.shuffle(pieces)
+    text, clear = pieces[0]
+    for piece, next_clear in pieces[1:]:
+        loose = clear and next_clear and rng.random() < 0.4
+        text += (" " if loose else rng.choice((", ", ", ", ": ", ". ", "; ", " - ", "? ", "! "))) + piece
+        clear = next_clear
+    return text
+
+
 def ask_for(rng: random.Random, entry: Entry, others: Sequence[Entry], lacking: bool = False) -> Ask | None:
     """A request for an entry, with its required fields and some others; `lacking` leaves one required field out."""
     verb = _verb_for(rng, entry, others)
@@ -205,13 +274,22 @@ def ask_for(rng: random.Random, entry: Entry, others: Sequence[Entry], lacking: 
     left_out = rng.choice(required) if lacking and required else None
     mentioned = [one for one in entry.fields if one.name != left_out and (one.required or rng.random() < 0.4)]
     rng.shuffle(mentioned)
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {one.name: one.draw(rng) for one in mentioned}
     phrases: list[str] = []
-    for one in mentioned:
-        values[one.name] = one.draw(rng)
-        phrases.append(_phrase(rng, one, values[one.name], bare=any(not phrase.count(" ") for phrase in phrases)))
     name = rng.choice(entry.names)
     thing = name if name.startswith(CLAUSES) else rng.choice(("the ", "the ", "a ", "my ", "", "our ", "that ")) + name
+    ordered = {one.name: values[one.name] for one in entry.fields if one.name in values}
+    if rng.random() < 0.5:
+        paired = {one for pair in PAIRS for one in pair if set(pair) <= {other.name for other in entry.fields}}
+        loose = [
+            (_loose_phrase(rng, one, values[one.name], one.name in paired), one.kind in _CLEAR) for one in mentioned
+        ]
+        text = _loosely(rng, verb, thing, loose)
+        if text.startswith((verb, thing)) and rng.random() < 0.8:  # a value stays as it is written
+            text = text[0].upper() + text[1:]
+        return Ask(text + rng.choice((".", ".", "?", "", "!")), ordered)
+    for one in mentioned:
+        phrases.append(_phrase(rng, one, values[one.name], bare=any(not phrase.count(" ") for phrase in phrases)))
     alone = all(other is entry or other.thing != entry.thing for other in others)
     core = " ".join(_frame(rng, entry, verb, thing, phrases, alone).split())
     opening = rng.choice(OPENINGS) if core.startswith(verb) else rng.choice(("", "", "", "Hi, ", "Hello, ", "Hey, "))
@@ -222,5 +300,4 @@ def ask_for(rng: random.Random, entry: Entry, others: Sequence[Entry], lacking: 
     if rng.random() < 0.85:
         text = text[0].upper() + text[1:]
     text += "?" if question else rng.choice((".", ".", "", "!"))
-    ordered = {one.name: values[one.name] for one in entry.fields if one.name in values}
     return Ask(text, ordered)
