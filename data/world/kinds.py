@@ -6,11 +6,13 @@ For fine-tuning, where every assistant turn is trained, calls go on to their res
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .. import jsontext
+from ..corpus.values import invented
 from ..transcript import AcceptedCall, Expected, Message, ToolCall, Transcript
 from . import knowledge
 from .catalogue import BY_NAME, CATALOGUE, WorldTool
@@ -23,6 +25,7 @@ LOOKALIKES = (
     {"set_volume", "play_song"},
 )
 _LENGTHS = {"metres": 1.0, "feet": 0.3048, "miles": 1609.344, "inches": 0.0254}
+_MADE_UP = 0.4  # share of the values of training that are made up
 _TELLS = ("get_", "find_", "search_", "define_", "track_", "list_")  # tools whose result is knowledge, not a deed
 
 # Wordings of training and of the test set.
@@ -111,9 +114,34 @@ def _values(rng: random.Random, tool: WorldTool, names: Sequence[str], side: Sid
                 else tool.tool.parameters["properties"][name]["enum"]
             )
             values[name] = rng.choice([value for value in source if value not in values.values()] or source)
+            if name in tool.slots and not side.test and rng.random() < _MADE_UP:
+                new = made_up(rng, values[name])
+                if new not in POOLS[tool.slots[name]].test:
+                    values[name] = new
     if tool.tool.name == "pick_number" and {"low", "high"} <= values.keys():
         values["low"], values["high"] = sorted((values["low"], values["high"]))
     return values
+
+
+def made_up(rng: random.Random, value: Any) -> Any:
+    """A value of the same shape that nobody has met: other digits, invented words with the capitals of those there.
+
+    Training on a few dozen values teaches to remember them; what is asked for later has to be copied. Numbers, dates
+    and times stay: there are too few of them, and the test set has its own.
+    """
+    if not isinstance(value, str) or value in POOLS["date"].train or value in POOLS["time"].train:
+        return value
+
+    def other(match: re.Match[str]) -> str:
+        word = match[0]
+        if word[0].isdigit():
+            return rng.choice("123456789") + "".join(rng.choice("0123456789") for _ in word[1:])
+        if word.isupper():
+            return "".join(rng.choice("ABCDEFGHIJKLMNOPRSTUVWXYZ") for _ in word)
+        new = invented(rng)
+        return new.capitalize() if word[0].isupper() else new
+
+    return re.sub(r"\d+|[^\W\d_]{3,}|[A-Z]+", other, value)
 
 
 def evaluate(expression: str) -> int:
