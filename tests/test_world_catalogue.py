@@ -72,12 +72,13 @@ def test_every_pool_is_used() -> None:
 
 
 @each_tool
-def test_a_tool_has_six_and_three_templates_and_a_short_description(entry: WorldTool) -> None:
-    assert (len(entry.train), len(entry.test)) == (6, 3)
+def test_a_tool_has_templates_enough_and_a_short_description(entry: WorldTool) -> None:
+    assert len(entry.test) == 3
+    assert len(entry.train) >= 6
     assert 3 <= len(entry.tool.description.split()) <= 10
     assert entry.tool.description.endswith(".")
     texts = (*entry.train, *entry.test, *entry.bare[0], *entry.bare[1], *entry.replies[0], *entry.replies[1])
-    assert all(text.isascii() and len(text.split()) <= 16 for text in texts)
+    assert all(text.isascii() and len(text.split()) <= 25 for text in texts)
     assert entry.replies[0]
     assert entry.replies[1]
     assert not set(entry.replies[0]) & set(entry.replies[1])

@@ -12,6 +12,7 @@ from typing import Any
 
 from data.transcript import Tool
 from data.world.values import POOLS
+from data.world.wordings import BARE, MORE
 
 # What fills an argument or a result field: the name of a pool, or the closed list of its values.
 Source = str | tuple[str, ...]
@@ -101,10 +102,10 @@ def _tool(
         tool=Tool(name, description, {"type": "object", "properties": properties, "required": required}),
         domain="",
         slots={key: source for key, source in arguments.items() if isinstance(source, str)},
-        train=train,
+        train=train + MORE.get(name, ()),
         test=test,
         asks={key: known[key] for key in required},
-        bare=bare,
+        bare=(bare[0] + BARE.get(name, ()), bare[1]),
         result=result,
         replies=replies,
         held_out=held_out,
