@@ -27,6 +27,8 @@ BLOCKS = ("model", "data")
 class Config(TrainingConfig):
     """Settings of stage=sft."""
 
+    batch_size: int = Field(8, ge=1)
+    """Rows a step. What does not fit at once (model.micro_batch) is accumulated."""
     rank: int = Field(16, ge=1)
     """Rank of the adapter (LoRA r)."""
     alpha: float = Field(32, gt=0)
