@@ -170,6 +170,7 @@ def signature(tool: Any) -> str:
     fields = ", ".join(
         f"{name}{'' if name in required else '?'}: "
         + ("|".join(json.dumps(one) for one in schema["enum"]) if "enum" in schema else schema["type"])
+        + (f" /* {schema['description']} */" if "description" in schema else "")
         for name, schema in tool.parameters["properties"].items()
     )
     return f"// {tool.description}\n{tool.name}({fields})"

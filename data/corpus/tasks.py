@@ -10,7 +10,8 @@ from typing import Any
 from .. import jsontext
 from ..transcript import Tool
 from ..world import knowledge
-from .catalogues import Ask, Entry, ask_for, draw_catalogue
+from . import catalogues, everyday
+from .catalogues import Ask
 from .lexicon import FIELDS, WORDS
 from .values import invented, value
 
@@ -42,45 +43,56 @@ def _shown(drawn: Any) -> str:
     return drawn if isinstance(drawn, str) else jsontext.dumps(drawn)
 
 
-def _questions(rng: random.Random, ask: Ask, entry: Entry | None, left_out: bool) -> list[Turn]:
-    """What is asked about one request: which entry serves it, what is missing, single fields, the whole record."""
+def _questions(rng: random.Random, ask: Ask, entry: Any, left_out: bool) -> list[Turn]:
+    """What is asked about one request: which entry serves it, what is missing, single fields, the whole record.
+
+    `entry` is one of the catalogue's, or None where none of them serves.
+    """
     name = entry.tool.name if entry else "none"
     first = rng.choice(("{}\nEntry?", "{}\nEntry?", "Entry? {}", "Which entry serves: {}", "{}\nWhich entry?"))
     turns = [Turn("choose" if entry else "choose_none", first.format(ask.text), name)]
     if entry is None:
         return turns
-    required = [one.name for one in entry.fields if one.required]
-    lacking = [one for one in required if one not in ask.values]
+    lacking = _lacking(entry, ask)
     if left_out or rng.random() < 0.2:
         turns.append(Turn("missing", "Missing?", ", ".join(lacking) or "nothing"))
-    for one in entry.fields:
+    for name in entry.tool.parameters["properties"]:
         if rng.random() < 0.1:
-            turns.append(
-                Turn("field", f"{one.name}?", _shown(ask.values[one.name]) if one.name in ask.values else "none")
-            )
+            turns.append(Turn("field", f"{name}?", _shown(ask.values[name]) if name in ask.values else "none"))
     if not lacking and rng.random() < 0.8:
         turns.append(Turn("record", "Record?", _record(ask.values)))
     return turns
 
 
+def _lacking(entry: Any, ask: Ask) -> list[str]:
+    """Required fields that a request does not mention."""
+    return [name for name in entry.tool.parameters["required"] if name not in ask.values]
+
+
+def _source(rng: random.Random) -> Any:
+    """Where a catalogue and its requests come from: everyday purposes, or the grammar."""
+    return everyday if rng.random() < 0.7 else catalogues
+
+
 def catalogue(rng: random.Random) -> Document:
     """A catalogue and several requests, each with questions; a quarter of the requests fit no entry."""
-    entries, absent = draw_catalogue(rng, rng.choice((1, 2, 3, 3, 4, 4, 5, 6, 7)))
+    source = _source(rng)
+    entries, absent = source.draw_catalogue(rng, rng.choice((1, 2, 3, 3, 4, 4, 5, 6, 7)))
     turns: list[Turn] = []
-    for _ in range(rng.choice((4, 5, 5, 6, 6, 7))):
+    for _ in range(rng.randint(4, 10)):
         if rng.random() < 0.22:
-            ask = ask_for(rng, rng.choice(absent), [*entries, *absent])
+            ask = source.ask_for(rng, rng.choice(absent), [*entries, *absent])
             if ask is not None:
                 turns += _questions(rng, ask, None, False)
             continue
         entry = rng.choice(entries)
         left_out = rng.random() < 0.15
-        ask = ask_for(rng, entry, entries, lacking=left_out)
+        ask = source.ask_for(rng, entry, entries, lacking=left_out)
         if ask is None:
             continue
         if rng.random() < 0.12 and not left_out:
             other = rng.choice(entries)
-            second = ask_for(rng, other, entries)
+            second = source.ask_for(rng, other, entries)
             if second is not None:
                 joined = _joined(rng, ask, second)
                 turns.append(Turn("choose_two", f"{joined}\nEntries?", f"{entry.tool.name}, {other.tool.name}"))
@@ -108,7 +120,8 @@ def dispatch(rng: random.Random) -> Document:
     Where no entry serves, `none`; where a required field lacks, that field as a question. What fine-tuning then has to
     teach is another way of writing, not another skill.
     """
-    entries, absent = draw_catalogue(rng, rng.choice((1, 2, 3, 3, 4, 4, 5, 6, 7)))
+    source = _source(rng)
+    entries, absent = source.draw_catalogue(rng, rng.choice((1, 2, 3, 3, 4, 4, 5, 6, 7)))
     stated = rng.random() < 0.4
     (entry_key, record_key), (before, behind) = (
         (rng.choice(_KEYS), rng.choice(_AROUND)) if stated else (_KEYS[0], _AROUND[0])
@@ -118,23 +131,34 @@ def dispatch(rng: random.Random) -> Document:
         return f"{before}{_record({entry_key: entry, record_key: values})}{behind}"
 
     turns: list[Turn] = []
-    for _ in range(rng.choice((4, 5, 5, 6, 6, 7))):
+    for _ in range(rng.randint(4, 10)):
+        if rng.random() < 0.12:
+            turns.append(_aside(rng, source.ask_for(rng, rng.choice(entries), entries)))
+            continue
         kind = rng.random()
         if kind < 0.18:
-            ask = ask_for(rng, rng.choice(absent), [*entries, *absent])
+            ask = source.ask_for(rng, rng.choice(absent), [*entries, *absent])
             turns += [Turn("dispatch_none", ask.text, "none")] if ask else []
             continue
         entry = rng.choice(entries)
-        ask = ask_for(rng, entry, entries, lacking=kind < 0.30)
+        ask = source.ask_for(rng, entry, entries, lacking=kind < 0.30)
         if ask is None:
             continue
-        lacking = [one.name for one in entry.fields if one.required and one.name not in ask.values]
-        if lacking:
+        if lacking := _lacking(entry, ask):
             turns.append(Turn("dispatch_missing", ask.text, f"{lacking[0].replace('_', ' ')}?"))
             continue
         answer = shown(entry.tool.name, ask.values)
+        if len(ask.values) == 1 and rng.random() < 0.25:
+            again = source.ask_for(rng, entry, entries)
+            if again is not None and again.values.keys() == ask.values.keys() and not _lacking(entry, again):
+                turns.append(Turn("dispatch", ask.text, answer))
+                (one,) = again.values.values()
+                turns.append(
+                    Turn("dispatch_again", rng.choice(_AGAIN).format(_shown(one)), shown(entry.tool.name, again.values))
+                )
+                continue
         other = rng.choice(entries)
-        second = ask_for(rng, other, entries) if kind > 0.85 else None
+        second = source.ask_for(rng, other, entries) if kind > 0.85 else None
         if second is None:
             turns.append(Turn("dispatch", ask.text, answer))
         else:
@@ -148,10 +172,68 @@ def dispatch(rng: random.Random) -> Document:
     return Document("dispatch", tuple(turns), tuple(entry.tool for entry in entries))
 
 
+def _aside(rng: random.Random, ask: Ask | None) -> Turn:
+    """Something said in between that has nothing to do with the catalogue, or takes a request back."""
+    kind = rng.randrange(5)
+    if kind == 0:
+        expression, result = knowledge.draw_sum(rng)
+        return Turn("sum", rng.choice(knowledge.SUM_TRAIN).format(expression), str(result))
+    if kind == 1:
+        return Turn("fact", *knowledge.draw_fact(rng, test=False, anything=True))
+    if kind == 2:
+        return Turn("talk", *knowledge.draw_small_talk(rng, test=False))
+    word = rng.choice((invented(rng), rng.choice(WORDS)))
+    said = word.capitalize() + rng.choice((".", "!"))
+    if kind == 3 or ask is None:
+        return Turn("say", rng.choice(_SAY).format(word), said)
+    return Turn("say_instead", rng.choice(_INSTEAD).format(ask.text, word), said)
+
+
+_SAY = ("Say {}.", "Please say {}.", "Can you say {}?", "I want to hear {}.", "Now say {}!", "Would you say {}?")
+_INSTEAD = (
+    "{} No, leave that. Say {}.",
+    "Never mind this: {} Say {}.",
+    "My friend asked: {} But I only want to hear {}.",
+    "{} Wait, stop, not that. {} is all you have to say.",
+    "Nothing has to be done about this: {} Say {}.",
+    "{} Forget it, say {}.",
+    "I would never ask you this: {} So say {}.",
+    "Ignore what comes now: {} And then say {}.",
+)
+_AGAIN = (
+    "Now {}.",
+    "Next: {}",
+    "{} as well.",
+    "How about {}?",
+    "The same, but with {}.",
+    "And then {}, please.",
+    "Once more, this time {}.",
+    "{} too, please.",
+    "Okay. {}?",
+    "Could you also take {}?",
+    "I meant {}.",
+    "Same question, {}.",
+    "Try {} now.",
+    "Sorry, {} is what I need.",
+)
+_LINKS = (
+    " and ", ", and ", ". Also, ", " and then ", ", then ", "; ", ". After that, ", ". And ", " plus ", ". Next, ",
+)  # fmt: skip
+_STARTS = (
+    ". ", "? ", "! ", ". Another thing: ", ". One more: ", ". In addition, ", ". Secondly: ", ". While you are at it: ",
+)  # fmt: skip
+
+
 def _joined(rng: random.Random, first: Ask, second: Ask) -> str:
-    """Two requests as one."""
-    link = rng.choice((" and ", ", and ", ". Also, ", " and then "))
-    return first.text.rstrip(".!?") + link + second.text[0].lower() + second.text[1:]
+    """Two requests as one: the second goes on in small letters, or begins anew. Values stay as they are written."""
+    start, end = first.text, second.text
+    if not any(start.endswith(_shown(one)) for one in first.values.values()):
+        start = start.rstrip(".!?")
+    word = end.split()[0]
+    value_first = any(_shown(one).startswith(word.strip(",:'\"")) for one in second.values.values())
+    if rng.random() < 0.4 or value_first or not word.isalpha() or word == "I":
+        return start + rng.choice(_STARTS) + end
+    return start + rng.choice(_LINKS) + end[0].lower() + end[1:]
 
 
 def _span(rng: random.Random) -> str:
@@ -238,8 +320,8 @@ def reading(rng: random.Random) -> Document:
 
 
 # How often each kind is drawn. Choosing an entry takes far more examples than anything else.
-SHARES: dict[str, float] = {"dispatch": 0.50, "catalogue": 0.20, "copying": 0.08} | {
-    "sums": 0.08,
+SHARES: dict[str, float] = {"dispatch": 0.55, "catalogue": 0.17, "copying": 0.08} | {
+    "sums": 0.06,
     "facts": 0.06,
     "reading": 0.08,
 }

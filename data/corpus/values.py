@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Any
 
 from .lexicon import CODAS, ONSETS, VOWELS, WORDS
@@ -28,6 +29,21 @@ def invented(rng: random.Random, syllables: int | None = None) -> str:
     """A word of one to three random syllables that means nothing."""
     count = syllables or rng.choice((1, 2, 2, 2, 3))
     return "".join(rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(count))
+
+
+def altered(rng: random.Random, text: str) -> str:
+    """A text of the same shape that nobody has met: other digits, invented words with the capitals of those there."""
+
+    def other(match: re.Match[str]) -> str:
+        word = match[0]
+        if word[0].isdigit():
+            return rng.choice("123456789") + "".join(rng.choice("0123456789") for _ in word[1:])
+        if word.isupper():
+            return "".join(rng.choice("ABCDEFGHIJKLMNOPRSTUVWXYZ") for _ in word)
+        new = invented(rng)
+        return new.capitalize() if word[0].isupper() else new
+
+    return re.sub(r"\d+|[^\W\d_]{3,}|[A-Z]+", other, text)
 
 
 def _name(rng: random.Random) -> str:

@@ -6,13 +6,12 @@ For fine-tuning, where every assistant turn is trained, calls go on to their res
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .. import jsontext
-from ..corpus.values import invented
+from ..corpus.values import altered
 from ..transcript import AcceptedCall, Expected, Message, ToolCall, Transcript
 from . import knowledge
 from .catalogue import BY_NAME, CATALOGUE, WorldTool
@@ -124,7 +123,7 @@ def _values(rng: random.Random, tool: WorldTool, names: Sequence[str], side: Sid
 
 
 def made_up(rng: random.Random, value: Any) -> Any:
-    """A value of the same shape that nobody has met: other digits, invented words with the capitals of those there.
+    """A value of the same shape that nobody has met.
 
     Training on a few dozen values teaches to remember them; what is asked for later has to be copied. Numbers, dates
     and times stay: there are too few of them, and the test set has its own.
@@ -132,16 +131,7 @@ def made_up(rng: random.Random, value: Any) -> Any:
     if not isinstance(value, str) or value in POOLS["date"].train or value in POOLS["time"].train:
         return value
 
-    def other(match: re.Match[str]) -> str:
-        word = match[0]
-        if word[0].isdigit():
-            return rng.choice("123456789") + "".join(rng.choice("0123456789") for _ in word[1:])
-        if word.isupper():
-            return "".join(rng.choice("ABCDEFGHIJKLMNOPRSTUVWXYZ") for _ in word)
-        new = invented(rng)
-        return new.capitalize() if word[0].isupper() else new
-
-    return re.sub(r"\d+|[^\W\d_]{3,}|[A-Z]+", other, value)
+    return altered(rng, value)
 
 
 def evaluate(expression: str) -> int:

@@ -1,0 +1,175 @@
+"""Catalogues of everyday purposes with requests as people word them: `entries/*.yaml`, written by hand.
+
+The grammar of `catalogues.py` gives endless catalogues in a narrow language; these hundreds of entries give breadth of
+language. Names of entries and fields are drawn among several and values are drawn or altered, so that the catalogue
+still has to be read. No purpose and no wording of the built-in world is among them (a test compares the wordings).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..transcript import Tool
+from .catalogues import Ask
+from .values import altered, value
+
+_TYPES = {"integer": "integer", "year": "integer", "number": "number"}
+_BEFORE = ("Hi, ", "Hello! ", "Hey, ", "Good morning. ", "Sorry to bother you. ", "One question: ", "Okay, ", "So, ")
+_BEHIND = (" Thanks.", " Thank you!", " Thanks a lot.", " It is urgent.", " No hurry.", " Please.", " I mean it.")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field as the file has it. `like` are values of its kind, `also` are other names for it."""
+
+    name: str
+    kind: str
+    required: bool
+    choices: tuple[str, ...]
+    like: tuple[str, ...]
+    also: tuple[str, ...]
+    about: str
+
+    def schema(self) -> dict[str, Any]:
+        shape: dict[str, Any] = (
+            {"type": "string", "enum": list(self.choices)}
+            if self.choices
+            else {"type": _TYPES.get(self.kind, "string")}
+        )
+        return shape | ({"description": self.about} if self.about else {})
+
+    def draw(self, rng: random.Random) -> Any:
+        if self.choices:
+            return rng.choice(self.choices)
+        if self.like and (self.kind == "text" or rng.random() < 0.6):
+            drawn = rng.choice(self.like)
+            drawn = altered(rng, drawn) if rng.random() < 0.35 else drawn
+            return json.loads(drawn) if self.kind in _TYPES else drawn
+        return value(rng, self.kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """One purpose as the file has it: names, descriptions, fields, requests whole and requests that lack a field."""
+
+    area: str
+    names: tuple[str, ...]
+    says: tuple[str, ...]
+    fields: tuple[Field, ...]
+    asks: tuple[str, ...]
+    bare: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A purpose with the names drawn for one catalogue; `keys` are the names of its fields by those in the wordings."""
+
+    tool: Tool
+    purpose: Purpose
+    keys: dict[str, str]
+    fields: tuple[Field, ...]
+
+
+@cache
+def purposes() -> tuple[Purpose, ...]:
+    """All of `entries/*.yaml`, in the order of the files' names."""
+    import yaml
+
+    found = []
+    for file in sorted((Path(__file__).parent / "entries").glob("*.yaml")):
+        for row in yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            fields = tuple(
+                Field(
+                    name,
+                    one.get("kind", "choice"),
+                    bool(one.get("required")),
+                    *(tuple(one.get(key, ())) for key in ("choices", "like", "also")),
+                    one.get("about", ""),
+                )
+                for name, one in (row.get("fields") or {}).items()
+            )
+            texts = (tuple(row.get(key) or ()) for key in ("asks", "bare"))
+            found.append(Purpose(file.stem, tuple(row["names"]), tuple(row["says"]), fields, *texts))
+    return tuple(found)
+
+
+def draw_entry(rng: random.Random, purpose: Purpose) -> Entry:
+    """An entry for a purpose, under one of its names and one of its descriptions."""
+    keys: dict[str, str] = {}
+    for one in purpose.fields:
+        free = [name for name in (one.name, one.name, *one.also) if name not in keys.values()]
+        keys[one.name] = rng.choice(free)
+    # A field that may be left out is sometimes not on offer at all; requests that mention it are not drawn then.
+    kept = tuple(one for one in purpose.fields if one.required or rng.random() < 0.85)
+    tool = Tool(
+        rng.choice(purpose.names),
+        rng.choice(purpose.says),
+        {
+            "type": "object",
+            "properties": {keys[one.name]: one.schema() for one in kept},
+            "required": [keys[one.name] for one in kept if one.required],
+        },
+    )
+    return Entry(tool, purpose, keys, kept)
+
+
+def draw_catalogue(rng: random.Random, size: int) -> tuple[list[Entry], list[Entry]]:
+    """Entries on offer, and entries that are not, for requests that nothing on offer serves."""
+    known = purposes()
+    area = rng.choice(known).area
+    siblings = [one for one in known if one.area == area]
+    chosen: list[Purpose] = []
+    while len(chosen) < size + 3:
+        one = rng.choice(siblings if rng.random() < 0.5 else known)
+        if one not in chosen:
+            chosen.append(one)
+    entries = [draw_entry(rng, one) for one in chosen]
+    if len({entry.tool.name for entry in entries}) < len(entries):
+        return draw_catalogue(rng, size)
+    return entries[:size], entries[size:]
+
+
+def _fields(template: str) -> list[str]:
+    return re.findall(r"\{([^}]*)\}", template)
+
+
+def ask_for(rng: random.Random, entry: Entry, others: Sequence[Entry], lacking: bool = False) -> Ask | None:
+    """A request for an entry, in one of its wordings; `lacking` takes one that leaves a required field out."""
+    offered = {one.name for one in entry.fields}
+    wordings = entry.purpose.bare if lacking and entry.purpose.bare else entry.purpose.asks
+    fitting = [one for one in wordings if offered.issuperset(_fields(one))]
+    if not fitting:
+        return None
+    template = rng.choice(fitting)
+    values: dict[str, Any] = {}
+    for one in entry.fields:
+        if one.name in _fields(template):
+            drawn = one.draw(rng)
+            while drawn in values.values():
+                drawn = one.draw(rng)
+            values[one.name] = drawn
+    return Ask(_varied(rng, template).format(**values), {entry.keys[name]: drawn for name, drawn in values.items()})
+
+
+def _varied(rng: random.Random, template: str) -> str:
+    """The wording with a word before or behind it, or with less care for capitals and stops."""
+    chance = rng.random()
+    if chance < 0.08:
+        first = template.split()[0]
+        return rng.choice(_BEFORE) + (
+            template[0].lower() + template[1:] if first.isalpha() and first != "I" else template
+        )
+    if chance < 0.14 and template[-1] in ".?!":
+        return template + rng.choice(_BEHIND)
+    if chance < 0.22:
+        return template.rstrip(".?!")
+    if chance < 0.26:
+        return re.sub(r"(^|\})([^{]*)", lambda part: part[1] + part[2].lower(), template)
+    return template
