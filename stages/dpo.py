@@ -1,6 +1,6 @@
 """Preference training: make the right answers of pairs.jsonl likelier than the wrong ones, from the SFT policy on.
 
-    python train.py stage=dpo run=mine [dpo.beta=0.05 dpo.guard=stop dpo.loss=[sigmoid] dpo.loss_weights=[1.0]]
+    python train.py stage=dpo run=mine [dpo.beta=0.05 dpo.guard=stop dpo.loss=[reward_aware]]
 
 TRL's DPOTrainer goes on with the SFT adapter; its reference is a frozen copy of the same adapter, which is checked
 before the first step. The NLL term and the guard are there because pairs of nearly equal calls push both sides down.
@@ -21,6 +21,11 @@ from stages._training import TrainingConfig
 if TYPE_CHECKING:
     from stages._job import Job
 
+Loss = Literal[
+    "sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
+    "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "reward_aware",
+]  # fmt: skip
+
 PARENTS = ("sft", "pairs")
 BRINGS = ("pairs",)
 BLOCKS = ("model", "data", "reward", "evaluate")
@@ -37,10 +42,13 @@ class Config(TrainingConfig):
     """Steps between rows of log.jsonl."""
     beta: float = Field(0.1, gt=0)
     """How strongly the policy is held to the reference; smaller lets it go further."""
-    loss: list[str] = Field(["sigmoid", "sft"], min_length=1)
-    """Losses of TRL's DPOTrainer that are added up; sft is the mean NLL of the chosen answers."""
-    loss_weights: list[float] = Field([1.0, 0.2], min_length=1)
-    """Weight of each loss."""
+    loss: list[Loss] = Field(["sigmoid", "sft"], min_length=1)
+    """Losses that are added up: any of TRL's DPOTrainer, and reward_aware, which pulls the implicit margin of a pair
+    towards its margin in points; sft is the mean NLL of the chosen answers."""
+    loss_weights: list[float] | None = None
+    """Weight of each loss; by default 1, and 0.2 for sft."""
+    reward_scale: float = Field(0.2, gt=0)
+    """Nats of implicit margin that reward_aware wants for each point of difference."""
     guard: Literal["stop", "warn", "off"] = "warn"
     """What to do when chosen answers lose too much probability themselves."""
     guard_drop: float = Field(8.0, gt=0)
@@ -48,9 +56,14 @@ class Config(TrainingConfig):
 
     @model_validator(mode="after")
     def _one_weight_a_loss(self) -> Config:
-        if len(self.loss) != len(self.loss_weights):
+        if self.loss_weights is not None and len(self.loss) != len(self.loss_weights):
             raise ValueError(f"loss_weights: {len(self.loss_weights)} weights for {len(self.loss)} losses")
         return self
+
+    @property
+    def weights(self) -> list[float]:
+        """The weight of each loss."""
+        return self.loss_weights or [0.2 if name == "sft" else 1.0 for name in self.loss]
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -66,13 +79,17 @@ def run(job: Job) -> dict[str, Any]:
 
 def _train(job: Job) -> dict[str, Any]:
     from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOConfig
 
     from stages import _training
     from stages._files import read_jsonl
     from stages._model import load_policy, load_tokenizer, save_adapter
+    from stages._pair_trainer import REWARD_AWARE, pair_trainer, trl_losses
+    from stages._shared_prompt import share_prompts
 
     config, model_config = job.config, job.settings.model
+    losses, weights = trl_losses(config.loss, config.weights)
+    aware = dict(zip(config.loss, config.weights, strict=True)).get(REWARD_AWARE, 0.0)
     args = _training.arguments(
         DPOConfig,
         job,
@@ -80,8 +97,8 @@ def _train(job: Job) -> dict[str, Any]:
         model_config.preference_learning_rate,
         rows_an_example=2,
         beta=config.beta,
-        loss_type=list(config.loss),
-        loss_weights=list(config.loss_weights),
+        loss_type=losses,
+        loss_weights=weights,
     )
     tokenizer = load_tokenizer(model_config)
     pairs, counts = pair_rows(tokenizer, read_jsonl(job.parent("pairs") / "pairs.jsonl"), model_config.max_length)
@@ -89,16 +106,14 @@ def _train(job: Job) -> dict[str, Any]:
     counts.check(config.max_dropped, "dpo.max_dropped")
     job.say(f"{counts.kept} pairs of {counts.total}")
 
-    class PairTrainer(DPOTrainer):
-        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-            return dataset  # in ids already: as text it would get another end of turn, and be cut where tokens merge
-
     lengths = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in pairs]
     model = load_policy(model_config, job.parent("sft") / "adapter", trainable=True)
     with _training.adapters_stay_float32(model):
-        trainer = _training.ordered(PairTrainer, lengths)(
+        trainer = _training.ordered(pair_trainer(aware, config.reward_scale), lengths)(
             model=model, args=args, train_dataset=Dataset.from_list(pairs), processing_class=tokenizer
         )
+    if reason := share_prompts(trainer.model):
+        job.say(f"prompts are computed for both answers of a pair: {reason}")
     reference = check_reference(trainer, pairs[:8])
     results = _training.train(job, trainer, _guard(job, config))
     save_adapter(model, job.folder / "adapter")
@@ -108,14 +123,16 @@ def _train(job: Job) -> dict[str, Any]:
     return counts.as_dict() | reference | results | shown | {"chosen_gain_nats": last["rewards/chosen"] / config.beta}
 
 
-def pair_rows(tokenizer: Any, rows: Any, max_length: int) -> tuple[list[dict[str, list[int]]], Any]:
-    """Pairs as ids: the prompt as generation encodes it, each answer with its end of turn; and what became of them."""
+def pair_rows(tokenizer: Any, rows: Any, max_length: int) -> tuple[list[dict[str, Any]], Any]:
+    """Pairs as ids, the prompt as generation encodes it, each answer with its end of turn, and their margin in points;
+    and what became of them.
+    """
     from stages._rows import Counts
     from stages._sampling import TemplateError, encode, render, turn_end
 
     counts = Counts()
     end = list(turn_end(tokenizer).ids)
-    kept: list[dict[str, list[int]]] = []
+    kept: list[dict[str, Any]] = []
     for row in rows:
         counts.total += 1
         try:
@@ -131,11 +148,14 @@ def pair_rows(tokenizer: Any, rows: Any, max_length: int) -> tuple[list[dict[str
             counts.drop("too_long", row["id"], f"{longest} tokens, model.max_length is {max_length}")
             continue
         counts.kept += 1
-        kept.append({"prompt_ids": prompt, "chosen_ids": sides["chosen"], "rejected_ids": sides["rejected"]})
+        kept.append(
+            {"prompt_ids": prompt, "chosen_ids": sides["chosen"], "rejected_ids": sides["rejected"]}
+            | {"margin": row["margin"]}
+        )
     return kept, counts
 
 
-def check_reference(trainer: Any, rows: Sequence[dict[str, list[int]]], tolerance: float = 1e-4) -> dict[str, float]:
+def check_reference(trainer: Any, rows: Sequence[dict[str, Any]], tolerance: float = 1e-4) -> dict[str, float]:
     """Before the first step policy and reference must agree: margins 0, loss ln 2. RuntimeError says what was seen.
 
     It fails for a reference that is the base or another adapter, for dropout left on, and for rounded adapters.

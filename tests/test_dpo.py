@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import types
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pytest
 from pydantic import ValidationError
@@ -21,6 +23,8 @@ from data.transcript import Expected, Message, Request, Tool, ToolCall
 from stages import _sampling, _training, dpo
 from stages._errors import Interrupted, UserError
 from stages._job import Job, execute
+from stages._pair_trainer import pair_trainer, reward_aware, trl_losses
+from stages._shared_prompt import share_prompts
 from tests import toys
 
 TOOL = Tool("get_weather", "Weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
@@ -32,7 +36,14 @@ def pair(tokenizer: Any, **changes: Any) -> dict[str, Any]:
     native = dialects.get("native")
     tools, prompt = native.show(REQUEST.tools, REQUEST.messages)
     chosen = _sampling.completion_of(tokenizer, native, REQUEST, CALL)
-    return {"id": "r", "prompt": prompt, "tools": tools, "chosen": chosen, "rejected": "No idea."} | changes
+    return {
+        "id": "r",
+        "prompt": prompt,
+        "tools": tools,
+        "chosen": chosen,
+        "rejected": "No idea.",
+        "margin": 20.0,
+    } | changes
 
 
 def test_a_pair_trains_exactly_what_generation_would_read_and_write() -> None:
@@ -60,8 +71,32 @@ def test_pairs_that_are_too_long_are_counted_and_equal_sides_are_an_error() -> N
 
 def test_every_loss_has_a_weight() -> None:
     with pytest.raises(ValidationError, match="2 weights for 1 losses"):
-        dpo.Config(loss=["sigmoid"])
-    assert dpo.Config(loss=["sigmoid"], loss_weights=[1.0]).loss == ["sigmoid"]
+        dpo.Config(loss=["sigmoid"], loss_weights=[1.0, 0.2])
+    assert dpo.Config(loss=["sigmoid"], loss_weights=[1.0]).weights == [1.0]
+    assert dpo.Config(loss=["reward_aware", "sft"]).weights == [1.0, 0.2]
+
+
+def test_the_losses_to_choose_from_are_those_of_the_installed_trl_and_ours() -> None:
+    from trl import DPOTrainer
+
+    known = set(re.findall(r'loss_type == "(\w+)"', inspect.getsource(DPOTrainer._compute_loss)))
+    assert set(get_args(dpo.Loss)) == known | {"reward_aware"}
+
+
+def test_reward_aware_is_the_divergence_of_the_two_margins() -> None:
+    import torch
+
+    implicit, target = torch.tensor([0.0, 2.0, -1.0], requires_grad=True), torch.tensor([2.0, 2.0, 0.5])
+    losses = reward_aware(implicit, target)
+    for place, (d, g) in enumerate(((0.0, 2.0), (2.0, 2.0), (-1.0, 0.5))):
+        p, q = 1 / (1 + math.exp(-g)), 1 / (1 + math.exp(-d))
+        assert losses[place].item() == pytest.approx(
+            p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q)), abs=1e-6
+        )
+    losses.sum().backward()
+    # d/dd KL = sigma(d) - sigma(g): nothing pulls where the margins agree.
+    assert implicit.grad is not None
+    assert implicit.grad.tolist() == pytest.approx((torch.sigmoid(implicit) - torch.sigmoid(target)).tolist(), abs=1e-6)
 
 
 @pytest.mark.parametrize(("guard", "stops", "says"), [("stop", True, 1), ("warn", False, 1), ("off", False, 0)])
@@ -76,6 +111,74 @@ def test_the_guard_acts_when_chosen_answers_lose_more_than_allowed(guard: Any, s
     if says:
         assert "lost 9.0 nats" in said[0]
         assert facts["guard"]["action"] == guard
+
+
+def trainer_of(folder: Path, loss: list[str], weights: list[float], share: bool, **aware: float) -> tuple[Any, Any]:
+    """A trainer whose policy has moved away from its reference, and one batch of it."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from trl import DPOConfig
+
+    tokenizer = toys.toy_tokenizer()
+    rows, _ = dpo.pair_rows(tokenizer, [pair(tokenizer), pair(tokenizer, rejected="No.", margin=3.0)], max_length=512)
+    lora = LoraConfig(r=4, init_lora_weights=False, target_modules="all-linear", task_type="CAUSAL_LM")
+    torch.manual_seed(1)
+    get_peft_model(toys.toy_model("qwen3", len(tokenizer)), lora).save_pretrained(folder / "adapter")
+    model = PeftModel.from_pretrained(toys.toy_model("qwen3", len(tokenizer)), folder / "adapter", is_trainable=True)
+    names, sizes = trl_losses(loss, weights)
+    args = DPOConfig(
+        output_dir=str(folder), loss_type=names, loss_weights=sizes, beta=0.1, use_cpu=True, bf16=False,
+        report_to="none", gradient_checkpointing=False, max_length=None,
+    )  # fmt: skip
+    trainer = pair_trainer(**aware)(
+        model=model, args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+    )
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for one in model.parameters():
+            if one.requires_grad:
+                one.add_(0.05 * torch.randn_like(one))
+    assert not share or share_prompts(trainer.model) is None
+    return trainer, trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+
+
+def loss_and_gradient(trainer: Any, batch: Any) -> tuple[float, Any]:
+    import torch
+
+    loss = trainer.compute_loss(trainer.model, batch)
+    loss.backward()
+    gradients = [one.grad.flatten() for one in trainer.model.parameters() if one.requires_grad]
+    return loss.item(), torch.cat(gradients)
+
+
+def test_prompts_computed_once_give_trls_loss_and_gradient(tmp_path: Path) -> None:
+    import torch
+
+    plain, shared = (
+        loss_and_gradient(*trainer_of(tmp_path, ["sigmoid", "sft"], [1.0, 0.2], share=share)) for share in (False, True)
+    )
+    assert plain[0] != pytest.approx(math.log(2), abs=1e-3)
+    assert shared[0] == pytest.approx(plain[0], abs=1e-5)
+    assert torch.allclose(shared[1], plain[1], atol=1e-5)
+
+
+def test_the_trainer_adds_reward_aware_from_the_margins_of_its_rows(tmp_path: Path) -> None:
+    import torch
+
+    trainer, batch = trainer_of(tmp_path, ["reward_aware", "sft"], [0.5, 0.2], share=True, weight=0.5, scale=0.3)
+    assert sorted(batch["margin"].tolist()) == [3.0, 20.0]
+    margins = batch["margin"].clone()
+    loss = trainer.compute_loss(trainer.model, dict(batch)).item()
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    with torch.no_grad():
+        logps = trainer.model(**inputs, labels=labels, fused_lm_head=True).log_probs
+        reference = trainer.compute_ref_log_probs(trainer.model, batch)
+    chosen, rejected = logps.sum(1).chunk(2)
+    implicit = 0.1 * ((chosen - reference[0]) - (rejected - reference[1]))
+    nll = -logps.chunk(2)[0].sum() / (labels.chunk(2)[0] != -100).sum()
+    assert loss == pytest.approx((0.5 * reward_aware(implicit, 0.3 * margins).mean() + 0.2 * nll).item(), abs=1e-5)
 
 
 # ----- slow: whole runs -----
