@@ -19,7 +19,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,6 +27,15 @@ from data.transcript import Request
 from rewards._outcome import right_outcome
 
 Source = Literal["policy", "gold", "constructed"]
+Recipe = Literal[
+    "missed_call",
+    "needless_ask",
+    "needless_call",
+    "sibling_tool",
+    "invented_argument",
+    "wrong_enum",
+    "missing_required",
+]
 CALL_OVER_TEXT, WRONG_CALL = "call_over_text", "right_call_over_wrong_call"
 TEXT_OVER_CALL = ("answer_over_call", "ask_over_call", "refuse_over_call")
 TEXT_OVER_TEXT = ("answer_over_text", "ask_over_text", "refuse_over_text")
@@ -50,13 +59,8 @@ class PairingConfig(BaseModel):
     """Largest share of pairs whose rejected side is a needed call that does not parse."""
     anchor_share: float = Field(0.1, ge=0, le=1)
     """Share of the requests the policy always gets right that are kept, against constructed mistakes."""
-    constructed: list[Literal["missed_call", "needless_call", "sibling_tool", "invented_argument"]] = [
-        "missed_call",
-        "needless_call",
-        "sibling_tool",
-        "invented_argument",
-    ]
-    """Mistakes that may be constructed where the policy makes none of their kind."""
+    constructed: list[Recipe] = list(get_args(Recipe))
+    """Mistakes that may be constructed where the policy makes none of their kind (stages/_negatives.py has each)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ def _other_turns(
 ) -> list[tuple[str, str | None, Scored]]:
     """The turn of the data and constructed mistakes, as the template renders them: (source, recipe, scored)."""
     from stages import _scoring
-    from stages._negatives import construct
+    from stages._negatives import PROMISED, construct
     from stages._sampling import Completion, TemplateError, completion_of
 
     turns: list[tuple[str, str | None, Message]] = [("gold", None, request.gold)] if request.gold else []
@@ -168,8 +168,11 @@ def _other_turns(
         except TemplateError:
             filtered["turn_refused_by_template"] += 1
             continue
-        completion = Completion(text, 0.0, 0, False)
-        scored.append((source, recipe, _scoring.score_one(request, completion, dialect, job.settings.reward)))
+        one = _scoring.score_one(request, Completion(text, 0.0, 0, False), dialect, job.settings.reward)
+        if recipe and one.judgement.outcome != PROMISED[recipe]:
+            filtered["not_as_constructed"] += 1
+            continue
+        scored.append((source, recipe, one))
     return scored
 
 

@@ -13,7 +13,7 @@ import pytest
 from data.dialects import native
 from data.load import DataConfig
 from data.transcript import AcceptedCall, Expected, Message, Request, Tool, ToolCall
-from rewards import RewardConfig, judge, points
+from rewards import OUTCOMES, RewardConfig, judge, points
 from stages import _negatives, _pairing
 from stages._errors import UserError
 from stages._pairing import Candidate, PairingConfig, pairs_of, select
@@ -233,27 +233,137 @@ REQUESTS = [
 ]
 
 
+LIGHT = Tool(
+    "set_light",
+    "Switches the light of a room.",
+    {
+        "type": "object",
+        "properties": {"room": {"type": "string"}, "state": {"enum": ["on", "off"]}, "note": {"type": "string"}},
+        "required": ["room", "state"],
+    },
+)
+
+
+def lighting(*calls: AcceptedCall, question: str = "Light on in the hall and in the attic, please.") -> Request:
+    return Request("light", "light", (*TOOLS, LIGHT), (Message("user", question),), Expected("call", calls))
+
+
+HALL = AcceptedCall("set_light", {"room": ["hall"], "state": ["on"]})
+ATTIC = AcceptedCall("set_light", {"room": ["attic"], "state": ["on"]})
+
+
+def judged(request: Request, turn: Message):
+    return judge(request, native.read(turn.content or native.write(turn.tool_calls), request.tools))
+
+
+def test_there_is_a_recipe_and_a_promise_for_every_name_that_can_be_configured():
+    assert list(_negatives.RECIPES) == list(_negatives.PROMISED) == PairingConfig().constructed
+    assert set(_negatives.PROMISED.values()) <= set(OUTCOMES)
+
+
 def test_constructed_mistakes_are_what_their_recipe_says():
-    pool = _negatives.Pool.of(REQUESTS)
-    wanted = {
-        "missed_call": {"missed_call"},
-        "needless_call": {"needless_call"},
-        "sibling_tool": {"wrong_tool"},
-        "invented_argument": {"right_tool_wrong_arguments"},
-    }
+    requests = [*REQUESTS, lighting(HALL), lighting(HALL, ATTIC)]
+    pool = _negatives.Pool.of(requests)
     seen = Counter()
-    for request in REQUESTS:
+    for request in requests:
         for seed in range(5):
-            for recipe, turn in _negatives.construct(request, pool, list(wanted), seed).items():
-                reading = native.read(turn.content or native.write(turn.tool_calls), request.tools)
-                judgement = judge(request, reading)
-                assert judgement.outcome in wanted[recipe]
-                if recipe != "missed_call":
-                    assert judgement.components["schema_valid"]
+            for recipe, turn in _negatives.construct(request, pool, list(_negatives.RECIPES), seed).items():
+                judgement = judged(request, turn)
+                assert judgement.outcome == _negatives.PROMISED[recipe]
+                if turn.tool_calls:
+                    assert judgement.components["schema_valid"] == (recipe != "missing_required")
                 if recipe == "invented_argument":
                     assert judgement.components["ungrounded"] == 1
                 seen[recipe] += 1
-    assert set(seen) == set(wanted)
+    assert set(seen) == set(_negatives.RECIPES)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_wrong_enum_changes_one_value_to_another_that_its_schema_offers(seed):
+    turn = _negatives.wrong_enum(lighting(HALL, ATTIC), _negatives.Pool(), random.Random(seed))
+    assert turn is not None
+    states = [call.arguments["state"] for call in turn.tool_calls]
+    assert sorted(states) == ["off", "on"]
+    assert [call.arguments["room"] for call in turn.tool_calls] == ["hall", "attic"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        OSLO,  # no enum
+        lighting(AcceptedCall("set_light", {"room": ["hall"], "state": ["on", "off"]})),  # all of them are right
+        lighting(AcceptedCall("set_light", {"room": ["hall"], "state": ["on"]}, ("state",))),  # may be left out
+        lighting(AcceptedCall("unknown", {"state": ["on"]})),  # nobody knows its schema
+        texting("q"),
+    ],
+)
+def test_no_wrong_enum_where_there_is_no_other_value_that_is_wrong(request_):
+    assert _negatives.wrong_enum(request_, _negatives.Pool(), random.Random(0)) is None
+
+
+def test_an_invented_argument_leaves_values_from_a_list_to_the_wrong_enum():
+    pool = _negatives.Pool(values={"state": ["dimmed"], "room": ["cellar"]})
+    for seed in range(5):
+        turn = _negatives.invented_argument(lighting(HALL), pool, random.Random(seed))
+        assert turn is not None
+        assert turn.tool_calls[0].arguments == {"room": "cellar", "state": "on"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_missing_required_leaves_one_required_argument_out(seed):
+    noted = AcceptedCall("set_light", {"room": ["hall"], "state": ["on"], "note": ["guests"]})
+    turn = _negatives.missing_required(lighting(noted), _negatives.Pool(), random.Random(seed))
+    assert turn is not None
+    assert set(turn.tool_calls[0].arguments) in ({"room", "note"}, {"state", "note"})
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        lighting(AcceptedCall("set_light", {"room": ["hall"], "state": ["on"]}, ("room", "state"))),  # the key forgives
+        lighting(AcceptedCall("set_light", {"note": ["guests"]})),  # not a required one
+        lighting(AcceptedCall("unknown", {"room": ["hall"]})),
+        texting("q"),
+    ],
+)
+def test_no_missing_required_where_nothing_required_can_be_left_out(request_):
+    assert _negatives.missing_required(request_, _negatives.Pool(), random.Random(0)) is None
+
+
+def test_a_needless_ask_is_for_what_was_given_in_the_words_of_the_data_where_it_has_some():
+    asks = [texting("1", "ask", "Which city, please?"), texting("2", "ask", "How much, in kilograms?")]
+    turns = [
+        _negatives.needless_ask(OSLO, _negatives.Pool.of(requests), random.Random(0)) for requests in (asks, asks[1:])
+    ]
+    assert [turn and turn.content for turn in turns] == ["Which city, please?", "Which city do you mean?"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        lighting(HALL, question="Light on, please."),  # the room was not said: asking may be right
+        lighting(AcceptedCall("set_light", {})),  # nothing to ask for
+        texting("q", "ask", "Which city?"),
+        texting("q"),
+    ],
+)
+def test_no_needless_ask_where_not_all_was_given_or_no_call_is_needed(request_):
+    assert _negatives.needless_ask(request_, _negatives.Pool.of(REQUESTS), random.Random(0)) is None
+
+
+def test_a_missed_call_leaves_asking_to_the_needless_ask():
+    pool = _negatives.Pool.of(REQUESTS)
+    said = {_negatives.missed_call(OSLO, pool, random.Random(seed)).content for seed in range(30)}
+    assert said == {"Hello there!", "12", "I cannot order food."}
+    bare = {_negatives.missed_call(OSLO, _negatives.Pool(), random.Random(seed)).content for seed in range(30)}
+    assert not any(text.endswith("?") for text in bare)
+
+
+def test_every_recipe_comes_first_now_and_then_and_the_same_seed_draws_the_same_order():
+    pool, recipes = _negatives.Pool.of(REQUESTS), list(_negatives.RECIPES)
+    orders = [list(_negatives.construct(OSLO, pool, recipes, seed)) for seed in range(40)]
+    assert {order[0] for order in orders} == set(orders[0]) == set(recipes) - {"needless_call", "wrong_enum"}
+    assert list(_negatives.construct(OSLO, pool, recipes, 3)) == orders[3]
 
 
 def test_a_needless_call_takes_the_most_related_tool_and_what_was_said():
@@ -429,3 +539,10 @@ def test_interrupted_sampling_goes_on_where_it_was(stage):
 def test_no_pairs_at_all_is_an_error_that_says_what_to_change(stage):
     with pytest.raises(UserError, match=r"pairs\.anchor_share, or lower pairs\.margin"):
         stage.run(margin=100.0)
+
+
+def test_a_mistake_that_is_read_as_another_one_is_left_out_and_counted(stage, monkeypatch):
+    monkeypatch.setitem(_negatives.RECIPES, "missed_call", lambda request, *_: request.gold)
+    stage.run(constructed=["missed_call"], balance=False, anchor_share=1.0)
+    report = json.loads((stage.folder / "report.json").read_text())
+    assert report["filtered"]["not_as_constructed"] == report["prompts"]
