@@ -1,9 +1,14 @@
 """Constructed mistakes, for what the policy never does wrong of itself: believable turns that a rule knows to be wrong.
 
-missed_call        a text in place of the call that is needed: another request's question, refusal or answer
+missed_call        a refusal or an answer in place of the call that is needed, as another request got it
+needless_ask       a question in place of a call whose values were all given
 needless_call      a call of the offered tool that looks most related, with values at hand
 sibling_tool       the same values sent to another tool on offer
 invented_argument  the right call with one value that nobody said
+wrong_enum         the right call with another of the values that an argument may have
+missing_required   the right call without one of the arguments that its tool requires
+
+PROMISED has the outcome of each. A dialect or an answer key may yet read one otherwise: who uses them has to look.
 """
 
 from __future__ import annotations
@@ -16,9 +21,9 @@ from typing import Any
 
 from data.jsontext import same
 from data.transcript import Act, Message, Request, Tool, ToolCall
+from rewards._words import ungrounded
 
 _FALLBACK: dict[Act, str] = {
-    "ask": "Could you tell me a little more about that?",
     "refuse": "I'm sorry, I can't help with that.",
     "answer": "Yes, that should be fine.",
 }
@@ -29,6 +34,7 @@ _SPAN = re.compile(
 )
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _WORD = re.compile(r"[^\W\d_]{4,}")
+_LETTERS = re.compile(r"[^\W\d_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +58,23 @@ class Pool:
 
 
 def missed_call(request: Request, pool: Pool, dice: random.Random) -> Message | None:
-    """A text where a call is needed, of any act, rather one that was said with the needed tool on offer."""
+    """A refusal or an answer where a call is needed, rather one that was said with the needed tool on offer."""
     if request.expected.act != "call":
         return None
     act = dice.choice(sorted(_FALLBACK))
-    needed = {call.name for call in request.expected.calls}
-    texts = pool.texts.get(act, [])
-    close = [text for offered, text in texts if offered & needed]
-    choices = close or [text for _, text in texts] or [_FALLBACK[act]]
+    choices = _close(request, pool, act) or [text for _, text in pool.texts.get(act, [])] or [_FALLBACK[act]]
     return Message("assistant", dice.choice(choices))
+
+
+def needless_ask(request: Request, pool: Pool, dice: random.Random) -> Message | None:
+    """A question for what was given, rather one that another request got about the same arguments."""
+    right = _right_calls(request)
+    names = [name.replace("_", " ") for call in right for name in call.arguments]
+    if not names or ungrounded(right, request):
+        return None
+    parts = {part for name in names for part in name.casefold().split()}
+    close = [text for text in _close(request, pool, "ask") if parts & set(_LETTERS.findall(text.casefold()))]
+    return Message("assistant", dice.choice(close or [f"Which {name} do you mean?" for name in names]))
 
 
 def needless_call(request: Request, pool: Pool, dice: random.Random) -> Message | None:
@@ -85,7 +99,10 @@ def sibling_tool(request: Request, pool: Pool, dice: random.Random) -> Message |
 
 
 def invented_argument(request: Request, pool: Pool, dice: random.Random) -> Message | None:
-    """The right call with one value replaced by one of another request that nobody said here."""
+    """The right call with one value replaced by one of another request that nobody said here.
+
+    Arguments whose schema lists their values are left to wrong_enum.
+    """
     right = _right_calls(request)
     said = _said(request)
     choices = [
@@ -94,24 +111,105 @@ def invented_argument(request: Request, pool: Pool, dice: random.Random) -> Mess
         for name, old in call.arguments.items()
         for value in pool.values.get(name, [])
         if type(value) is type(old) and not isinstance(value, bool) and str(value).casefold() not in said
-        and not any(same(value, accepted) for accepted in request.expected.calls[number].arguments[name])
+        and not _enum(request, call.name, name) and not _accepted(request, number, name, value)
     ]  # fmt: skip
     if not choices:
         return None
     number, name, value = dice.choice(choices)
-    wrong = ToolCall(right[number].name, right[number].arguments | {name: value})
-    return Message("assistant", tool_calls=(*right[:number], wrong, *right[number + 1 :]))
+    return _instead(right, number, right[number].arguments | {name: value})
+
+
+def wrong_enum(request: Request, pool: Pool, dice: random.Random) -> Message | None:
+    """The right call with one value replaced by another one of its enum that is not accepted."""
+    right = _right_calls(request)
+    choices = [
+        (number, name, value)
+        for number, call in enumerate(right)
+        for name in call.arguments
+        for value in _enum(request, call.name, name)
+        if not _accepted(request, number, name, value)
+    ]
+    if not choices:
+        return None
+    number, name, value = dice.choice(choices)
+    return _instead(right, number, right[number].arguments | {name: value})
+
+
+def missing_required(request: Request, pool: Pool, dice: random.Random) -> Message | None:
+    """The right call without one of the arguments that its tool requires."""
+    right = _right_calls(request)
+    choices = [
+        (number, name)
+        for number, call in enumerate(right)
+        for name in call.arguments
+        if name in _parameters(request, call.name).get("required", ())
+    ]
+    if not choices:
+        return None
+    number, left_out = dice.choice(choices)
+    kept = {name: value for name, value in right[number].arguments.items() if name != left_out}
+    return _instead(right, number, kept)
 
 
 RECIPES: dict[str, Callable[[Request, Pool, random.Random], Message | None]] = {
-    recipe.__name__: recipe for recipe in (missed_call, needless_call, sibling_tool, invented_argument)
+    recipe.__name__: recipe
+    for recipe in (
+        missed_call,
+        needless_ask,
+        needless_call,
+        sibling_tool,
+        invented_argument,
+        wrong_enum,
+        missing_required,
+    )
+}
+PROMISED = {
+    "missed_call": "missed_call",
+    "needless_ask": "missed_call",
+    "needless_call": "needless_call",
+    "sibling_tool": "wrong_tool",
+    "invented_argument": "right_tool_wrong_arguments",
+    "wrong_enum": "right_tool_wrong_arguments",
+    "missing_required": "invalid_arguments",
 }
 
 
 def construct(request: Request, pool: Pool, recipes: Sequence[str], seed: int) -> dict[str, Message]:
-    """The mistakes of these recipes that fit the request; the same seed and request give the same ones."""
-    made = {name: RECIPES[name](request, pool, random.Random(f"{seed}/{request.id}/{name}")) for name in recipes}
+    """The mistakes of these recipes that fit the request; the same seed and request give the same ones.
+
+    Their order is drawn, since of several that make a pair of the same kind the first is taken.
+    """
+    order = random.Random(f"{seed}/{request.id}").sample(recipes, len(recipes))
+    made = {name: RECIPES[name](request, pool, random.Random(f"{seed}/{request.id}/{name}")) for name in order}
     return {name: turn for name, turn in made.items() if turn is not None}
+
+
+def _close(request: Request, pool: Pool, act: Act) -> list[str]:
+    """Texts of this act that were said with the tool that is needed here on offer."""
+    needed = {call.name for call in request.expected.calls}
+    return [text for offered, text in pool.texts.get(act, []) if offered & needed]
+
+
+def _parameters(request: Request, name: str) -> Mapping[str, Any]:
+    """The schema of an offered tool's arguments; an empty one where there is no such tool."""
+    return next((tool.parameters for tool in request.tools if tool.name == name), {})
+
+
+def _enum(request: Request, tool: str, argument: str) -> Sequence[Any]:
+    """The values that an argument may have, where its schema lists them."""
+    node = _parameters(request, tool).get("properties", {}).get(argument, {})
+    values = node.get("enum") if isinstance(node, Mapping) else None
+    return values if isinstance(values, list) else ()
+
+
+def _accepted(request: Request, number: int, name: str, value: Any) -> bool:
+    return any(same(value, right) for right in request.expected.calls[number].arguments[name])
+
+
+def _instead(right: tuple[ToolCall, ...], number: int, arguments: dict[str, Any]) -> Message:
+    """The right calls, one of them with other arguments."""
+    wrong = ToolCall(right[number].name, arguments)
+    return Message("assistant", tool_calls=(*right[:number], wrong, *right[number + 1 :]))
 
 
 def _right_calls(request: Request) -> tuple[ToolCall, ...]:

@@ -8,7 +8,9 @@ Each request yields at most one pair of a kind:
     answer_over_text, ask_over_text, refuse_over_text      the right text beats a wrong one
 
 Chosen is a right sample of the policy, or else the turn of the data; rejected is the policy's likeliest sample of its
-most frequent failure of that kind, or else a constructed mistake. `select` then sees to it that pairs for calling and
+most frequent failure of that kind, or else a constructed mistake. Likeliest is by the log-probability of the whole
+text: how often an outcome occurs says how likely it is, and among samples of one outcome the sum is what preference
+losses see too, while a mean over tokens would favour long texts. `select` then sees to it that pairs for calling and
 pairs against it are equally many: without, the prior of the first token moves, and one error is bought with the other.
 """
 
@@ -17,9 +19,9 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,6 +29,15 @@ from data.transcript import Request
 from rewards._outcome import right_outcome
 
 Source = Literal["policy", "gold", "constructed"]
+Recipe = Literal[
+    "missed_call",
+    "needless_ask",
+    "needless_call",
+    "sibling_tool",
+    "invented_argument",
+    "wrong_enum",
+    "missing_required",
+]
 CALL_OVER_TEXT, WRONG_CALL = "call_over_text", "right_call_over_wrong_call"
 TEXT_OVER_CALL = ("answer_over_call", "ask_over_call", "refuse_over_call")
 TEXT_OVER_TEXT = ("answer_over_text", "ask_over_text", "refuse_over_text")
@@ -50,13 +61,8 @@ class PairingConfig(BaseModel):
     """Largest share of pairs whose rejected side is a needed call that does not parse."""
     anchor_share: float = Field(0.1, ge=0, le=1)
     """Share of the requests the policy always gets right that are kept, against constructed mistakes."""
-    constructed: list[Literal["missed_call", "needless_call", "sibling_tool", "invented_argument"]] = [
-        "missed_call",
-        "needless_call",
-        "sibling_tool",
-        "invented_argument",
-    ]
-    """Mistakes that may be constructed where the policy makes none of their kind."""
+    constructed: list[Recipe] = list(get_args(Recipe))
+    """Mistakes that may be constructed where the policy makes none of their kind (stages/_negatives.py has each)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +140,12 @@ def _likelihood(candidate: Candidate) -> float:
 
 
 def _likeliest_failures(request: Request, own: Sequence[Candidate]) -> list[Candidate]:
-    """The likeliest sample of each outcome that is not right, the most frequent outcome first."""
+    """The likeliest sample of each outcome that is not right, the most frequent outcome first, then the likeliest."""
     failures: dict[str, list[Candidate]] = {}
     for candidate in own:
         if candidate.outcome != right_outcome(request):
             failures.setdefault(candidate.outcome, []).append(candidate)
-    frequent = sorted(failures.values(), key=lambda group: (-len(group), max(each.points for each in group)))
+    frequent = sorted(failures.values(), key=lambda group: (len(group), max(map(_likelihood, group))), reverse=True)
     return [max(group, key=lambda each: (not each.truncated, _likelihood(each))) for group in frequent]
 
 
@@ -148,27 +154,31 @@ def _unfit(pair: Pair, config: PairingConfig) -> str | None:
     chosen, rejected = pair.chosen.text.strip(), pair.rejected.text.strip()
     if pair.rejected.truncated:  # nothing tells how it would have ended
         return "truncated"
-    if pair.margin < config.margin:
-        return "margin"
     if chosen == rejected:
         return "identical"
     if chosen.startswith(rejected) or rejected.startswith(chosen):
         return "prefix"
-    return None
+    return "margin" if pair.margin < config.margin else None
 
 
-def select(found: Mapping[str, Sequence[Pair]], config: PairingConfig, seed: int, filtered: Counter[str]) -> list[Pair]:
+def has_both_sides(requests: Iterable[Request]) -> bool:
+    """Whether there can be pairs for calling and against it: some requests need a call, others only offer tools."""
+    return {request.expected.act == "call" for request in requests if request.tools} == {True, False}
+
+
+def select(
+    found: Mapping[str, Sequence[Pair]], both_sides: bool, config: PairingConfig, seed: int, filtered: Counter[str]
+) -> list[Pair]:
     """Choose among the pairs of each request (by id) so that the shares of the configuration hold.
 
     The policy's own failures come first, constructed ones fill up; `seed` draws which are left out, and why is counted.
-    Balance and shares need requests of both sides: data that always calls is not held to them.
+    Balance and the share of wrong calls need requests of both sides: data that always calls is not held to them.
     """
     dice = random.Random(f"pairs {seed}")
     pairs = [pair for request in found.values() for pair in request]
     dice.shuffle(pairs)
-    own = _without_excess_malformed([pair for pair in pairs if not pair.constructed], config, filtered)
+    own = [pair for pair in pairs if not pair.constructed]
     made = [pair for pair in pairs if pair.constructed]
-    both_sides = {pair.request.expected.act == "call" for pair in pairs} == {True, False}
 
     calls, against = _of(own, CALL_OVER_TEXT), _of(own, *TEXT_OVER_CALL)
     if config.balance and both_sides:
@@ -179,13 +189,10 @@ def select(found: Mapping[str, Sequence[Pair]], config: PairingConfig, seed: int
         filtered["balance"] += len(calls) + len(against) - 2 * fewer
         calls, against = calls[:fewer], against[:fewer]
     kept = [*calls, *against, *_of(own, *TEXT_OVER_TEXT)]
-    wrong = _of(own, WRONG_CALL)
-    if both_sides:
-        room = int(len(kept) * config.wrong_call_share / (1 - config.wrong_call_share))
-        filtered["wrong_call_share"] += max(0, len(wrong) - room)
-        wrong = wrong[:room]
-    kept += wrong
-    kept += _anchors(made, kept, found, config, both_sides)
+    anchors = _anchors(made, kept, found, config, both_sides)
+    kept += [pair for pair in anchors if pair.kind != WRONG_CALL]
+    wrong = [*_of(own, WRONG_CALL), *_of(anchors, WRONG_CALL)]
+    kept += _wrong_calls(wrong, len(kept), config, both_sides, filtered)
     place = {id_: number for number, id_ in enumerate(found)}
     return sorted(kept, key=lambda pair: (place[pair.request.id], pair.kind))
 
@@ -194,11 +201,23 @@ def _of(pairs: Iterable[Pair], *kinds: str) -> list[Pair]:
     return [pair for pair in pairs if pair.kind in kinds]
 
 
-def _without_excess_malformed(own: list[Pair], config: PairingConfig, filtered: Counter[str]) -> list[Pair]:
-    broken = [pair for pair in own if pair.rejected.outcome == "malformed_call"]
-    excess = {pair.request.id for pair in broken[int(config.malformed_share * len(own)) :]}
-    filtered["malformed_share"] += len(excess)
-    return [pair for pair in own if pair.request.id not in excess or pair.rejected.outcome != "malformed_call"]
+def _wrong_calls(
+    wrong: Sequence[Pair], others: int, config: PairingConfig, both_sides: bool, filtered: Counter[str]
+) -> list[Pair]:
+    """As many pairs of two calls as their shares allow beside so many others, those that parse first."""
+    parsed = [pair for pair in wrong if pair.rejected.outcome != "malformed_call"]
+    broken = [pair for pair in wrong if pair.rejected.outcome == "malformed_call"]
+    room = _room(others, config.wrong_call_share, len(wrong)) if both_sides else len(wrong)
+    fitting = broken[: _room(others + min(len(parsed), room), config.malformed_share, len(broken))]
+    kept = [*parsed, *fitting][:room]
+    filtered["malformed_share"] += len(broken) - len(fitting)
+    filtered["wrong_call_share"] += len(parsed) + len(fitting) - len(kept)
+    return kept
+
+
+def _room(others: int, share: float, wanted: int) -> int:
+    """How many of the wanted pairs there may be beside so many others without being more than this share of all."""
+    return min(wanted, int(others * share / (1 - share))) if share < 1 else wanted
 
 
 def _anchors(
@@ -242,8 +261,31 @@ def behaviour(requests: Sequence[Request], sampled: Sequence[Sequence[Candidate]
     }
 
 
-def summary(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Pairs by kind, where their sides come from, the balance of the first token, and lengths: for report.json."""
+def unpaired(
+    requests: Sequence[Request],
+    sampled: Sequence[Sequence[Candidate]],
+    found: Mapping[str, Sequence[Pair]],
+    pairs: Sequence[Pair],
+) -> dict[str, int]:
+    """Requests without a pair, by the reason.
+
+    no_signal: every sample was right; no_fitting_pair: no two candidates make one; left_out: those there were are not
+    needed, or balance and shares had no room for them.
+    """
+    paired = {pair.request.id for pair in pairs}
+    counts = {"no_signal": 0, "no_fitting_pair": 0, "left_out": 0}
+    for request, row in zip(requests, sampled, strict=True):
+        if request.id not in paired:
+            always = all(candidate.outcome == right_outcome(request) for candidate in row)
+            counts["no_signal" if always else "left_out" if found[request.id] else "no_fitting_pair"] += 1
+    return counts
+
+
+def summary(pairs: Sequence[Pair], tokens: Callable[[str], int]) -> dict[str, Any]:
+    """Pairs by kind, where their sides come from, the balance of the first token, and lengths: for report.json.
+
+    `tokens` counts those of a completion. Ratios are those of chosen to rejected, of means and of counts.
+    """
     kinds = Counter(pair.kind for pair in pairs)
     call, text = kinds[CALL_OVER_TEXT], sum(kinds[kind] for kind in TEXT_OVER_CALL)
     return {
@@ -254,13 +296,21 @@ def summary(pairs: Sequence[Pair]) -> dict[str, Any]:
         "rejected_outcomes": dict(sorted(Counter(pair.rejected.outcome for pair in pairs).items())),
         "balance": {"call_over_text": call, "text_over_call": text, "ratio": call / text if text else None},
         "length": {
-            kind: {
-                "chosen": _mean(len(pair.chosen.text) for pair in pairs if pair.kind == kind),
-                "rejected": _mean(len(pair.rejected.text) for pair in pairs if pair.kind == kind),
-            }
+            kind: {"characters": _lengths(_of(pairs, kind), len), "tokens": _lengths(_of(pairs, kind), tokens)}
             for kind in sorted(kinds)
         },
         "margin": _mean(pair.margin for pair in pairs),
+    }
+
+
+def _lengths(pairs: Sequence[Pair], length: Callable[[str], int]) -> dict[str, float | None]:
+    """Mean lengths of both sides, and their ratio."""
+    chosen = sum(length(pair.chosen.text) for pair in pairs)
+    rejected = sum(length(pair.rejected.text) for pair in pairs)
+    return {
+        "chosen": round(chosen / len(pairs), 1),
+        "rejected": round(rejected / len(pairs), 1),
+        "ratio": round(chosen / rejected, 2) if rejected else None,
     }
 
 

@@ -1,15 +1,18 @@
-"""evaluate/report.html: one page that needs nothing but a browser, made from the other files of its folder alone."""
+"""Pages that need nothing but a browser, and evaluate/report.html, made from the other files of its folder alone."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stages._charts import error_rates, interval, percent, points
 from stages._examples import RIGHT, clip, expected_text, instructive, rule, visible
 from stages._metrics import contrast
+
+if TYPE_CHECKING:
+    from stages._job import Job
 
 Fields = Mapping[str, Any]
 Predictions = Mapping[str, Mapping[str, Fields]]  # rows of predictions.jsonl by model and request id
@@ -108,6 +111,36 @@ def shown(text: object, length: int = 200) -> str:
     return clip(visible(str(text)), length)
 
 
+def turns(messages: Sequence[Fields]) -> list[dict[str, str]]:
+    """A conversation for the page: the role of each turn and its text, with its calls one a line."""
+    return [{"role": message["role"], "text": _said(message)} for message in messages]
+
+
+def offered(tools: Sequence[Fields]) -> list[Fields]:
+    """Tools for the page: name, description and the schema as text."""
+    return [{**tool, "parameters": _json(tool["parameters"])} for tool in tools]
+
+
+def facts(job: Job, data_digest: str) -> dict[str, str]:
+    """What made the report, for people; the manifest has all of it."""
+    from rewards import threshold
+    from stages._lineage import command
+
+    settings = job.settings
+    worth = {name: value for name, value in settings.reward.model_dump().items() if isinstance(value, int | float)}
+    t = threshold(settings.reward)
+    return {
+        "run": settings.run,
+        "command": command(job.name, settings),
+        "model": f"{settings.model.name} ({settings.model.path}), dialect {settings.model.dialect}",
+        "data": f"{settings.data.format}, digest {data_digest[:12]}",
+        "seeds": f"seed {settings.seed}, data.seed {settings.data.seed}",
+        "reward": ", ".join(f"{name} {value:g}" for name, value in worth.items()),
+        "a call pays above": "any probability" if t is None else f"p = {t:.2f} that it is needed",
+        job.name: ", ".join(f"{name} {value}" for name, value in job.config.model_dump().items() if value is not None),
+    }
+
+
 def same_completions(predictions: Predictions) -> tuple[str, int] | None:
     """How many requests merged answered with the same text as the model it was made from, and which that is."""
     adapter = next((model for model in ("dpo", "sft") if model in predictions), None)
@@ -184,8 +217,8 @@ def _examples(requests: Sequence[Fields], predictions: Predictions, first: str, 
             "request": known[id_],
             "why": why,
             "tone": "good" if "better" in why else "bad" if "worse" in why else "",
-            "turns": [{"role": message["role"], "text": _said(message)} for message in known[id_]["messages"]],
-            "tools": [tool | {"parameters": _json(tool["parameters"])} for tool in known[id_]["tools"]],
+            "turns": turns(known[id_]["messages"]),
+            "tools": offered(known[id_]["tools"]),
             "expected": expected_text(known[id_]["expected"]),
             "answers": _answers({model: rows[id_] for model, rows in predictions.items()}),
         }

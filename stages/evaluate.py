@@ -58,7 +58,7 @@ def run(job: Job) -> dict[str, Any]:
     from stages import _scoring
     from stages._files import write_jsonl, write_text
     from stages._model import load_tokenizer
-    from stages._report import render
+    from stages._report import facts, render
     from stages._summary import expected_against_predicted
 
     settings, config = job.settings, job.config
@@ -89,7 +89,7 @@ def run(job: Job) -> dict[str, Any]:
         write_jsonl(job.folder / "predictions.jsonl", [row for each in predictions.values() for row in each.values()])
         numbers = {name: value for name, value in metrics[model].items() if isinstance(value, int | float)}
         job.log({"step": step, "model": model} | numbers)
-    write_text(job.folder / "report.html", render(metrics, rows, predictions, _facts(job, data.digest)))
+    write_text(job.folder / "report.html", render(metrics, rows, predictions, facts(job, data.digest)))
     print("", "expected against predicted", *expected_against_predicted(rows, predictions), sep="\n", flush=True)
     return metrics
 
@@ -179,25 +179,3 @@ def _answered(job: Job, requests: Sequence[Request]) -> dict[str, list[Completio
     if whole:
         job.say(f"answers of {', '.join(whole)} are there already")
     return whole
-
-
-def _facts(job: Job, data_digest: str) -> dict[str, str]:
-    """What made the report, for people; the manifest has all of it."""
-    from rewards import threshold
-    from stages._lineage import command
-
-    settings = job.settings
-    points = {name: value for name, value in settings.reward.model_dump().items() if isinstance(value, int | float)}
-    t = threshold(settings.reward)
-    return {
-        "run": settings.run,
-        "command": command("evaluate", settings),
-        "model": f"{settings.model.name} ({settings.model.path}), dialect {settings.model.dialect}",
-        "data": f"{settings.data.format}, digest {data_digest[:12]}",
-        "seeds": f"seed {settings.seed}, data.seed {settings.data.seed}",
-        "reward": ", ".join(f"{name} {value:g}" for name, value in points.items()),
-        "a call pays above": "any probability" if t is None else f"p = {t:.2f} that it is needed",
-        "evaluate": ", ".join(
-            f"{name} {value}" for name, value in job.config.model_dump().items() if value is not None
-        ),
-    }

@@ -3,9 +3,10 @@
     python train.py stage=pairs run=mine [pairs.samples=8 reward.needless_call=-15]
 
 Samples K answers a request from the SFT policy, reads and scores them, adds the turn of the data and constructed
-mistakes, and pairs them in both directions (stages/_pairing.py says how). Writes candidates.jsonl, pairs.jsonl and
-report.json. Samples are kept in the run's cache as they come, by policy, prompt and sampling settings: an interrupted
-run goes on where it was; another reward table or other pairing rules never sample again. Left out: other samplers.
+mistakes, and pairs them in both directions (stages/_pairing.py says how). Writes candidates.jsonl, pairs.jsonl,
+report.json and report.html, which shows a few pairs of each kind. Samples are kept in the run's cache as they come, by
+policy, prompt and sampling settings: an interrupted run goes on where it was; another reward table or other pairing
+rules never sample again. Left out: other samplers.
 """
 
 from __future__ import annotations
@@ -58,9 +59,12 @@ def run(job: Job) -> dict[str, Any]:
     from data import dialects, load
     from rewards import threshold
     from stages import _pairing, _scoring
-    from stages._files import write_json, write_jsonl
+    from stages._files import write_json, write_jsonl, write_text
     from stages._model import load_tokenizer
     from stages._negatives import Pool
+    from stages._pairs_report import page, ways_out
+    from stages._report import facts
+    from stages._sampling import encode
 
     config, settings = job.config, job.settings
     tokenizer, dialect = load_tokenizer(settings.model), dialects.get(settings.model.dialect)
@@ -80,7 +84,7 @@ def run(job: Job) -> dict[str, Any]:
         rows += [_row(request, scored, source, recipe=recipe) for source, recipe, scored in others]
         candidates = [*candidates, *(_candidate(scored, source, recipe) for source, recipe, scored in others)]
         found[request.id] = _pairing.pairs_of(request, candidates, config, filtered)
-    pairs = _pairing.select(found, config, job.seed, filtered)
+    pairs = _pairing.select(found, _pairing.has_both_sides(requests), config, job.seed, filtered)
 
     write_jsonl(job.folder / "candidates.jsonl", rows)
     write_jsonl(job.folder / "pairs.jsonl", [_pair_row(pair, tokenizer, dialect) for pair in pairs])
@@ -88,7 +92,9 @@ def run(job: Job) -> dict[str, Any]:
         "prompts": len(asked),
         "prompts_refused_by_template": len(refused),
         **_pairing.behaviour(requests, own),
-        **_pairing.summary(pairs),
+        **_pairing.summary(pairs, lambda text: len(encode(tokenizer, text))),
+        "constructed": dict(sorted(Counter(row["recipe"] for row in rows if row["recipe"]).items())),
+        "requests_without_pairs": _pairing.unpaired(requests, own, found, pairs),
         "filtered": dict(sorted((+filtered).items())),
         "call_threshold": threshold(settings.reward),
     }
@@ -96,10 +102,10 @@ def run(job: Job) -> dict[str, Any]:
     job.record(data=data.digest, requests=len(requests), requests_refused_by_template=len(refused))
     if not pairs:
         raise UserError(
-            f"pairs: none from {len(requests)} requests ({report['always_right']} answered rightly by every sample; "
-            f"filtered: {report['filtered'] or 'nothing'}); raise pairs.samples, pairs.temperature or"
-            " pairs.anchor_share, or lower pairs.margin"
+            f"pairs: none from {len(requests)} requests ({report['always_right']} answered rightly by every sample;"
+            f" left out: {_counted(report['filtered']) or 'nothing'}); {ways_out(report)}"
         )
+    write_text(job.folder / "report.html", page(job.folder, report, facts(job, data.digest)))
     _tell(job, report)
     kinds = {f"pairs_{kind}": count for kind, count in report["by_kind"].items()}
     names = ("prompts", "samples", "always_right", "never_right", "tied", "pairs", "call_threshold")
@@ -155,7 +161,7 @@ def _other_turns(
 ) -> list[tuple[str, str | None, Scored]]:
     """The turn of the data and constructed mistakes, as the template renders them: (source, recipe, scored)."""
     from stages import _scoring
-    from stages._negatives import construct
+    from stages._negatives import PROMISED, construct
     from stages._sampling import Completion, TemplateError, completion_of
 
     turns: list[tuple[str, str | None, Message]] = [("gold", None, request.gold)] if request.gold else []
@@ -168,8 +174,11 @@ def _other_turns(
         except TemplateError:
             filtered["turn_refused_by_template"] += 1
             continue
-        completion = Completion(text, 0.0, 0, False)
-        scored.append((source, recipe, _scoring.score_one(request, completion, dialect, job.settings.reward)))
+        one = _scoring.score_one(request, Completion(text, 0.0, 0, False), dialect, job.settings.reward)
+        if recipe and one.judgement.outcome != PROMISED[recipe]:
+            filtered["not_as_constructed"] += 1
+            continue
+        scored.append((source, recipe, one))
     return scored
 
 
@@ -235,9 +244,14 @@ def _tell(job: Job, report: dict[str, Any]) -> None:
     for act, outcomes in report["outcomes"].items():
         shares = (f"{name} {count / sum(outcomes.values()):.1%}" for name, count in outcomes.items())
         job.say(f"samples where to {act} is right: {', '.join(shares)}")
-    kinds = ", ".join(f"{count} {kind}" for kind, count in report["by_kind"].items())
-    job.say(f"{report['pairs']} pairs: {kinds}")
+    job.say(f"{report['pairs']} pairs: {_counted(report['by_kind'])}")
     if report["filtered"]:
-        job.say(f"left out: {', '.join(f'{count} {reason}' for reason, count in report['filtered'].items())}")
+        job.say(f"left out: {_counted(report['filtered'])}")
+    job.say(f"requests without a pair: {_counted(report['requests_without_pairs'])}")
     if report["call_threshold"] is not None:
         job.say(f"these rewards say: call when it is needed with p > {report['call_threshold']:.2f}")
+    job.say(f"report: {job.folder / 'report.html'}")
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 from collections import Counter
 from types import SimpleNamespace
 
@@ -13,11 +14,12 @@ import pytest
 from data.dialects import native
 from data.load import DataConfig
 from data.transcript import AcceptedCall, Expected, Message, Request, Tool, ToolCall
-from rewards import RewardConfig, judge, points
-from stages import _negatives, _pairing
+from rewards import OUTCOMES, RewardConfig, judge, points
+from stages import _negatives, _pairing, _pairs_report
 from stages._errors import UserError
 from stages._pairing import Candidate, PairingConfig, pairs_of, select
-from tests.toys import toy_tokenizer
+from tests.test_report import EVIL, Page
+from tests.toys import ROOT, toy_tokenizer
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 SUM = {"type": "object", "properties": {"expression": {"type": "string"}}, "required": ["expression"]}
@@ -105,6 +107,17 @@ def test_rejected_is_the_likeliest_sample_of_the_most_frequent_failure_not_the_w
     assert [pair.rejected for pair in pairs] == [bergen]
 
 
+def test_of_outcomes_that_are_as_frequent_the_likelier_is_rejected_not_the_worse():
+    broken, rome = candidate(OSLO, "<tool_call>{", logprob=-9.0), candidate(OSLO, call("show_map", city="Oslo"))
+    assert broken.points < rome.points
+    assert [pair.rejected for pair in paired(OSLO, broken, rome)[0]] == [rome]
+
+
+def test_likelihood_is_that_of_the_whole_text_however_long_it_is():
+    short, long = candidate(OSLO, "It rains.", logprob=-4.0), candidate(OSLO, "It rains. " * 9, logprob=-5.0)
+    assert paired(OSLO, long, short)[0][0].rejected is short
+
+
 def test_a_request_can_yield_pairs_of_two_kinds_and_no_more_than_per_prompt():
     failures = [candidate(OSLO, "It rains."), candidate(OSLO, call("get_weather", city="Rome"))]
     assert len(paired(OSLO, *failures)[0]) == 2
@@ -119,6 +132,8 @@ def test_a_request_can_yield_pairs_of_two_kinds_and_no_more_than_per_prompt():
         (candidate(OSLO, "It rains and", truncated=True), "truncated"),
         (candidate(OSLO, ""), "prefix"),
         (candidate(OSLO, RIGHT[:20]), "prefix"),
+        (candidate(OSLO, f"{RIGHT} and more", "constructed"), "prefix"),
+        (Candidate(f" {RIGHT}\n", "wrong_tool", 10.0, "policy"), "identical"),
     ],
 )
 def test_what_makes_no_pair_is_counted_by_reason(rejected, reason):
@@ -147,7 +162,7 @@ def test_a_constructed_mistake_serves_only_where_the_policy_makes_none_of_its_ki
     assert paired(OSLO, made, own)[0][0].rejected is own
 
 
-def many(calls: int, texts: int, call_failure: str | None = None, text_failure: str | None = None):
+def many(calls: int, texts: int, call_failure: str | None = None, text_failure: str | None = None, name: str = ""):
     """Pairs of so many requests of each side, with the policy's failure there, and constructed mistakes."""
     found = {}
     for side, count, failure, mistake in (
@@ -155,7 +170,8 @@ def many(calls: int, texts: int, call_failure: str | None = None, text_failure: 
         ("t", texts, text_failure, call("get_weather", city="Rome")),
     ):
         for number in range(count):
-            request = calling(f"{side}{number}") if side == "c" else texting(f"{side}{number}")
+            id_ = f"{name}{side}{number}"
+            request = calling(id_) if side == "c" else texting(id_)
             candidates = [gold(request), candidate(request, mistake, "constructed", None, recipe="x")]
             candidates += [candidate(request, failure)] if failure else []
             if side == "c":
@@ -166,13 +182,14 @@ def many(calls: int, texts: int, call_failure: str | None = None, text_failure: 
 
 def chosen_from(found, **settings):
     filtered: Counter[str] = Counter()
-    return select(found, PairingConfig(**settings), 0, filtered), filtered
+    both_sides = _pairing.has_both_sides(pair.request for pairs in found.values() for pair in pairs)
+    return select(found, both_sides, PairingConfig(**settings), 0, filtered), filtered
 
 
 def test_missed_calls_are_constructed_until_both_directions_are_equally_many():
     pairs, _ = chosen_from(many(30, 20, None, call("calculator", expression="1+1")), anchor_share=0)
     assert Counter(pair.kind for pair in pairs) == {"answer_over_call": 20, "call_over_text": 20}
-    assert _pairing.summary(pairs)["balance"] == {"call_over_text": 20, "text_over_call": 20, "ratio": 1.0}
+    assert _pairing.summary(pairs, len)["balance"] == {"call_over_text": 20, "text_over_call": 20, "ratio": 1.0}
 
 
 def test_the_larger_direction_is_cut_where_the_other_cannot_be_filled():
@@ -194,11 +211,25 @@ def test_pairs_of_two_calls_stay_within_their_share():
     assert filtered["wrong_call_share"] == 82
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.6])
+@pytest.mark.parametrize("failure", [call("get_weather", city="Rome"), "<tool_call>{", None])
+def test_shares_hold_among_all_pairs_anchors_too(share, failure):
+    found = many(40, 30, failure, call("calculator", expression="1+1"))
+    pairs, _ = chosen_from(
+        found | many(30, 30, name="mastered"), anchor_share=0.5, wrong_call_share=share, malformed_share=0.1
+    )
+    assert any(pair.request.id.startswith("mastered") for pair in pairs)
+    assert sum(pair.kind == "right_call_over_wrong_call" for pair in pairs) <= share * len(pairs)
+    assert sum(pair.rejected.outcome == "malformed_call" for pair in pairs) <= 0.1 * len(pairs)
+
+
 def test_broken_calls_stay_within_their_share():
     found = many(40, 10, "<tool_call>{", call("calculator", expression="1+1"))
     pairs, filtered = chosen_from(found, anchor_share=0, wrong_call_share=0.9)
-    assert sum(pair.rejected.outcome == "malformed_call" for pair in pairs) == 5
-    assert filtered["malformed_share"] == 35
+    assert len(pairs) == 22
+    assert sum(pair.rejected.outcome == "malformed_call" for pair in pairs) == 2
+    assert filtered["malformed_share"] == 38
+    assert len(chosen_from(found, anchor_share=0, wrong_call_share=0.9, malformed_share=1)[0]) == 60
 
 
 def test_data_that_always_calls_is_not_held_to_a_balance_it_cannot_have():
@@ -206,22 +237,65 @@ def test_data_that_always_calls_is_not_held_to_a_balance_it_cannot_have():
     assert Counter(pair.kind for pair in pairs) == {"right_call_over_wrong_call": 20}
 
 
+def test_one_side_without_any_pair_is_no_excuse_to_move_the_prior():
+    found = many(0, 20, None, call("calculator", expression="1+1"))
+    filtered: Counter[str] = Counter()
+    assert select(found, True, PairingConfig(anchor_share=0), 0, filtered) == []
+    assert filtered["balance"] == 20
+    assert len(select(found, False, PairingConfig(anchor_share=0), 0, Counter())) == 20
+
+
+def test_both_sides_are_requests_that_need_a_call_and_some_that_have_tools_and_need_none():
+    bare = Request("bare", "", (), texting("q").messages, Expected("answer"))
+    assert _pairing.has_both_sides([OSLO, texting("q")])
+    assert not _pairing.has_both_sides([OSLO, bare])
+    assert not _pairing.has_both_sides([texting("q"), bare])
+
+
 def test_a_policy_that_is_always_right_leaves_balanced_anchors():
     pairs, _ = chosen_from(many(30, 30), anchor_share=0.1)
     assert Counter(pair.kind for pair in pairs) == {
         "call_over_text": 2,
         "answer_over_call": 2,
-        "right_call_over_wrong_call": 2,
+        "right_call_over_wrong_call": 1,
     }
     assert chosen_from(many(30, 30), anchor_share=0)[0] == []
 
 
 def test_the_same_seed_selects_the_same_pairs():
     found = many(30, 20, call("get_weather", city="Rome"), call("calculator", expression="1+1"))
-    first, again = (select(found, PairingConfig(), 1, Counter()) for _ in range(2))
-    other = select(found, PairingConfig(), 2, Counter())
+    first, again = (select(found, True, PairingConfig(), 1, Counter()) for _ in range(2))
+    other = select(found, True, PairingConfig(), 2, Counter())
     assert first == again
     assert [pair.request.id for pair in first] != [pair.request.id for pair in other]
+
+
+def test_every_request_without_a_pair_has_one_reason():
+    asked = [calling("right"), calling("cut"), calling("near"), calling("paired")]
+    says = [RIGHT, "It rains and", "It rains.", "It rains."]
+    own = [
+        [candidate(request, text, truncated=text.endswith("and"))] for request, text in zip(asked, says, strict=True)
+    ]
+    found = {
+        request.id: pairs_of(request, [*row, gold(request)], PairingConfig(), Counter())
+        for request, row in zip(asked, own, strict=True)
+    }
+    reasons = _pairing.unpaired(asked, own, found, found["paired"])
+    assert reasons == {"no_signal": 1, "no_fitting_pair": 1, "left_out": 1}
+
+
+def test_lengths_are_means_of_both_sides_by_kind_with_their_ratio():
+    pairs = [
+        *paired(OSLO, candidate(OSLO, "It rains."))[0],
+        *paired(texting("q"), candidate(texting("q"), "three"))[0],
+        *paired(texting("r"), candidate(texting("r"), "3"))[0],
+    ]
+    length = _pairing.summary(pairs, lambda text: len(text.split()))["length"]
+    assert length["answer_over_text"] == {
+        "characters": {"chosen": 1.0, "rejected": 3.0, "ratio": 0.33},
+        "tokens": {"chosen": 1.0, "rejected": 1.0, "ratio": 1.0},
+    }
+    assert length["call_over_text"]["characters"]["chosen"] == len(RIGHT)
 
 
 REQUESTS = [
@@ -233,27 +307,137 @@ REQUESTS = [
 ]
 
 
+LIGHT = Tool(
+    "set_light",
+    "Switches the light of a room.",
+    {
+        "type": "object",
+        "properties": {"room": {"type": "string"}, "state": {"enum": ["on", "off"]}, "note": {"type": "string"}},
+        "required": ["room", "state"],
+    },
+)
+
+
+def lighting(*calls: AcceptedCall, question: str = "Light on in the hall and in the attic, please.") -> Request:
+    return Request("light", "light", (*TOOLS, LIGHT), (Message("user", question),), Expected("call", calls))
+
+
+HALL = AcceptedCall("set_light", {"room": ["hall"], "state": ["on"]})
+ATTIC = AcceptedCall("set_light", {"room": ["attic"], "state": ["on"]})
+
+
+def judged(request: Request, turn: Message):
+    return judge(request, native.read(turn.content or native.write(turn.tool_calls), request.tools))
+
+
+def test_there_is_a_recipe_and_a_promise_for_every_name_that_can_be_configured():
+    assert list(_negatives.RECIPES) == list(_negatives.PROMISED) == PairingConfig().constructed
+    assert set(_negatives.PROMISED.values()) <= set(OUTCOMES)
+
+
 def test_constructed_mistakes_are_what_their_recipe_says():
-    pool = _negatives.Pool.of(REQUESTS)
-    wanted = {
-        "missed_call": {"missed_call"},
-        "needless_call": {"needless_call"},
-        "sibling_tool": {"wrong_tool"},
-        "invented_argument": {"right_tool_wrong_arguments"},
-    }
+    requests = [*REQUESTS, lighting(HALL), lighting(HALL, ATTIC)]
+    pool = _negatives.Pool.of(requests)
     seen = Counter()
-    for request in REQUESTS:
+    for request in requests:
         for seed in range(5):
-            for recipe, turn in _negatives.construct(request, pool, list(wanted), seed).items():
-                reading = native.read(turn.content or native.write(turn.tool_calls), request.tools)
-                judgement = judge(request, reading)
-                assert judgement.outcome in wanted[recipe]
-                if recipe != "missed_call":
-                    assert judgement.components["schema_valid"]
+            for recipe, turn in _negatives.construct(request, pool, list(_negatives.RECIPES), seed).items():
+                judgement = judged(request, turn)
+                assert judgement.outcome == _negatives.PROMISED[recipe]
+                if turn.tool_calls:
+                    assert judgement.components["schema_valid"] == (recipe != "missing_required")
                 if recipe == "invented_argument":
                     assert judgement.components["ungrounded"] == 1
                 seen[recipe] += 1
-    assert set(seen) == set(wanted)
+    assert set(seen) == set(_negatives.RECIPES)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_wrong_enum_changes_one_value_to_another_that_its_schema_offers(seed):
+    turn = _negatives.wrong_enum(lighting(HALL, ATTIC), _negatives.Pool(), random.Random(seed))
+    assert turn is not None
+    states = [call.arguments["state"] for call in turn.tool_calls]
+    assert sorted(states) == ["off", "on"]
+    assert [call.arguments["room"] for call in turn.tool_calls] == ["hall", "attic"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        OSLO,  # no enum
+        lighting(AcceptedCall("set_light", {"room": ["hall"], "state": ["on", "off"]})),  # all of them are right
+        lighting(AcceptedCall("set_light", {"room": ["hall"], "state": ["on"]}, ("state",))),  # may be left out
+        lighting(AcceptedCall("unknown", {"state": ["on"]})),  # nobody knows its schema
+        texting("q"),
+    ],
+)
+def test_no_wrong_enum_where_there_is_no_other_value_that_is_wrong(request_):
+    assert _negatives.wrong_enum(request_, _negatives.Pool(), random.Random(0)) is None
+
+
+def test_an_invented_argument_leaves_values_from_a_list_to_the_wrong_enum():
+    pool = _negatives.Pool(values={"state": ["dimmed"], "room": ["cellar"]})
+    for seed in range(5):
+        turn = _negatives.invented_argument(lighting(HALL), pool, random.Random(seed))
+        assert turn is not None
+        assert turn.tool_calls[0].arguments == {"room": "cellar", "state": "on"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_missing_required_leaves_one_required_argument_out(seed):
+    noted = AcceptedCall("set_light", {"room": ["hall"], "state": ["on"], "note": ["guests"]})
+    turn = _negatives.missing_required(lighting(noted), _negatives.Pool(), random.Random(seed))
+    assert turn is not None
+    assert set(turn.tool_calls[0].arguments) in ({"room", "note"}, {"state", "note"})
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        lighting(AcceptedCall("set_light", {"room": ["hall"], "state": ["on"]}, ("room", "state"))),  # the key forgives
+        lighting(AcceptedCall("set_light", {"note": ["guests"]})),  # not a required one
+        lighting(AcceptedCall("unknown", {"room": ["hall"]})),
+        texting("q"),
+    ],
+)
+def test_no_missing_required_where_nothing_required_can_be_left_out(request_):
+    assert _negatives.missing_required(request_, _negatives.Pool(), random.Random(0)) is None
+
+
+def test_a_needless_ask_is_for_what_was_given_in_the_words_of_the_data_where_it_has_some():
+    asks = [texting("1", "ask", "Which city, please?"), texting("2", "ask", "How much, in kilograms?")]
+    turns = [
+        _negatives.needless_ask(OSLO, _negatives.Pool.of(requests), random.Random(0)) for requests in (asks, asks[1:])
+    ]
+    assert [turn and turn.content for turn in turns] == ["Which city, please?", "Which city do you mean?"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        lighting(HALL, question="Light on, please."),  # the room was not said: asking may be right
+        lighting(AcceptedCall("set_light", {})),  # nothing to ask for
+        texting("q", "ask", "Which city?"),
+        texting("q"),
+    ],
+)
+def test_no_needless_ask_where_not_all_was_given_or_no_call_is_needed(request_):
+    assert _negatives.needless_ask(request_, _negatives.Pool.of(REQUESTS), random.Random(0)) is None
+
+
+def test_a_missed_call_leaves_asking_to_the_needless_ask():
+    pool = _negatives.Pool.of(REQUESTS)
+    said = {_negatives.missed_call(OSLO, pool, random.Random(seed)).content for seed in range(30)}
+    assert said == {"Hello there!", "12", "I cannot order food."}
+    bare = {_negatives.missed_call(OSLO, _negatives.Pool(), random.Random(seed)).content for seed in range(30)}
+    assert not any(text.endswith("?") for text in bare)
+
+
+def test_every_recipe_comes_first_now_and_then_and_the_same_seed_draws_the_same_order():
+    pool, recipes = _negatives.Pool.of(REQUESTS), list(_negatives.RECIPES)
+    orders = [list(_negatives.construct(OSLO, pool, recipes, seed)) for seed in range(40)]
+    assert {order[0] for order in orders} == set(orders[0]) == set(recipes) - {"needless_call", "wrong_enum"}
+    assert list(_negatives.construct(OSLO, pool, recipes, 3)) == orders[3]
 
 
 def test_a_needless_call_takes_the_most_related_tool_and_what_was_said():
@@ -295,6 +479,7 @@ class StubJob:
 
     def __init__(self, folder, config, settings):
         self.folder, self.cache, self.config, self.settings, self.seed = folder, folder / "cache", config, settings, 0
+        self.name = "pairs"
         self.said, self.notes = [], {}
 
     def parent(self, name):
@@ -351,9 +536,9 @@ def stage(tmp_path, monkeypatch):
     def run(**changes):
         reward = changes.pop("reward", TABLE)
         settings = SimpleNamespace(
-            model=SimpleNamespace(dialect="native", sample_batch=4, max_new_tokens=8),
+            model=SimpleNamespace(name="toy", path="toy", dialect="native", sample_batch=4, max_new_tokens=8),
             data=DataConfig(format="openai", train=str(path)),
-            reward=reward,
+            reward=reward, run="mine", seed=0, overrides=(),
         )  # fmt: skip
         job = StubJob(tmp_path, pairs.Config(**{"batch_size": 4, "samples": 2, **changes}), settings)
         return pairs.run(job), job
@@ -388,6 +573,11 @@ def test_the_stage_writes_candidates_pairs_and_a_report(stage):
     assert row["provenance"]["rejected"]["source"] == "policy"
     assert row["margin"] == 20.0
     assert any("p > 0.50" in line for line in job.said)
+    assert sum(report["requests_without_pairs"].values()) + report["requests_with_pairs"] == report["prompts"]
+    assert set(report["constructed"]) == {
+        *("missed_call", "needless_ask", "needless_call", "sibling_tool", "invented_argument", "missing_required"),
+    }
+    assert report["length"]["answer_over_call"]["tokens"]["ratio"] < 1
 
 
 def test_constructed_turns_are_written_as_the_template_writes_them(stage):
@@ -401,7 +591,7 @@ def test_another_reward_table_or_pairing_rule_does_not_sample_again(stage):
     stage.run()
     asked = len(stage.asked)
     first = (stage.folder / "candidates.jsonl").read_bytes()
-    metrics, _ = stage.run(reward=RewardConfig(needless_call=-30), margin=25.0)
+    metrics, _ = stage.run(reward=RewardConfig(needless_call=-30), margin=20.0)
     assert len(stage.asked) == asked
     assert (stage.folder / "candidates.jsonl").read_bytes() == first
     assert metrics["pairs_answer_over_call"] > 0
@@ -426,6 +616,79 @@ def test_interrupted_sampling_goes_on_where_it_was(stage):
     assert (stage.folder / "candidates.jsonl").read_bytes() == whole
 
 
-def test_no_pairs_at_all_is_an_error_that_says_what_to_change(stage):
-    with pytest.raises(UserError, match=r"pairs\.anchor_share, or lower pairs\.margin"):
-        stage.run(margin=100.0)
+@pytest.mark.parametrize(
+    ("changes", "way_out"),
+    [
+        (
+            {"margin": 100.0},
+            r"left out: \d+ margin\); raise pairs\.samples, .*pairs\.anchor_share, or lower pairs\.margin$",
+        ),
+        (
+            {"constructed": [], "anchor_share": 0.0},
+            r"\d+ balance\); .*, or leave missed_call .* or set pairs\.balance=false$",
+        ),
+    ],
+)
+def test_no_pairs_at_all_is_an_error_that_says_what_to_change(stage, changes, way_out):
+    with pytest.raises(UserError, match=way_out):
+        stage.run(**changes)
+
+
+def test_a_mistake_that_is_read_as_another_one_is_left_out_and_counted(stage, monkeypatch):
+    monkeypatch.setitem(_negatives.RECIPES, "missed_call", lambda request, *_: request.gold)
+    stage.run(constructed=["missed_call"], balance=False, anchor_share=1.0)
+    report = json.loads((stage.folder / "report.json").read_text())
+    assert report["filtered"]["not_as_constructed"] == report["prompts"]
+    assert report["constructed"] == {}
+
+
+def test_every_reason_is_explained_and_there_is_none_that_never_counts():
+    code = "".join((ROOT / "stages" / name).read_text() for name in ("pairs.py", "_pairing.py"))
+    unfit = code[code.index("def _unfit") : code.index("def select")]
+    counted = set(re.findall(r'filtered\["(\w+)"\]', code)) | set(re.findall(r'return "(\w+)"', unfit))
+    assert counted == set(_pairs_report.REASONS)
+    assert set(_pairing.unpaired([], [], {}, [])) == set(_pairs_report.UNPAIRED)
+
+
+def test_the_page_shows_the_counts_and_a_few_pairs_of_each_kind(stage):
+    stage.run()
+    report = json.loads((stage.folder / "report.json").read_text())
+    page = Page((stage.folder / "report.html").read_text())
+    assert not {"script", "img", "a", "link"} & set(page.tags)
+    seen = " ".join(" ".join(page.text).split())
+    assert f"{report['pairs']} pairs of {report['requests_with_pairs']} requests" in seen
+    for words in (*report["by_kind"], *report["by_source"], *report["filtered"], *report["rejected_outcomes"]):
+        assert words in page.text
+    for kind, count in report["by_kind"].items():
+        assert page.text.count(kind) == 2 + min(4, count)
+    assert page.tags.count("article") == sum(min(4, count) for count in report["by_kind"].values())
+    assert "policy, log-probability -1.0" in seen
+    assert "constructed: needless_ask" in seen
+    assert "margin 20" in page.text
+    assert "stage=pairs run=mine" in seen
+
+
+def test_the_page_shows_each_way_a_rejected_side_came_about_before_it_repeats_one(stage):
+    stage.run()
+    rows = [row for row in read(stage.folder / "pairs.jsonl") if row["kind"] == "call_over_text"]
+    recipes = [example["sides"][1]["made"] for example in _pairs_report._examples(rows)["call_over_text"]]
+    assert set(recipes[:2]) == {"constructed: missed_call", "constructed: needless_ask"}
+
+
+def test_the_page_obeys_nothing_that_data_and_models_say(stage):
+    stage.run()
+    report = json.loads((stage.folder / "report.json").read_text())
+    row = read(stage.folder / "pairs.jsonl")[0]
+    calls = [{"function": {"name": EVIL, "arguments": {EVIL: EVIL}}}]
+    function = {"name": f"\ufdd0{EVIL}", "description": EVIL, "parameters": {"properties": {EVIL: {}}}}
+    row |= {"id": EVIL, "chosen": EVIL, "rejected": f"\ufdd0{EVIL}", "tools": [{"function": function}]}
+    row["prompt"] = [{"role": "assistant", "content": f"\ufdd0{EVIL}", "tool_calls": calls}]
+    (stage.folder / "pairs.jsonl").write_text(json.dumps(row) + "\n")
+    text = _pairs_report.page(stage.folder, report, {"run": "mine", "data": EVIL})
+    page = Page(text)
+    assert not {"script", "img"} & set(page.tags)
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "\ufdd0" not in text
+    assert "{{ 7*7 }}" in " ".join(page.text)
