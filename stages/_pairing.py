@@ -37,8 +37,8 @@ class PairingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    margin: float = Field(5.0, gt=0)
-    """Fewest points between chosen and rejected."""
+    margin: float | None = Field(None, gt=0)
+    """Fewest points between chosen and rejected; by default half of what the chosen one earns."""
     per_prompt: int = Field(2, ge=1)
     """Most pairs of one request, each of another kind."""
     balance: bool = True
@@ -148,7 +148,9 @@ def _unfit(pair: Pair, config: PairingConfig) -> str | None:
     chosen, rejected = pair.chosen.text.strip(), pair.rejected.text.strip()
     if pair.rejected.truncated:  # nothing tells how it would have ended
         return "truncated"
-    if pair.margin < config.margin:
+    # Tables count in units of their own, so that no number of points would suit all of them.
+    least = abs(pair.chosen.points) / 2 if config.margin is None else config.margin
+    if pair.margin < least or pair.margin <= 0:
         return "margin"
     if chosen == rejected:
         return "identical"

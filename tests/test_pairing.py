@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -132,6 +133,16 @@ def test_a_small_margin_makes_no_pair():
     pairs, filtered = paired(OSLO, near)
     assert pairs == []
     assert filtered["margin"] == 1
+
+
+def test_the_least_margin_is_half_of_what_the_chosen_one_earns_in_the_points_of_any_table():
+    right = Candidate(RIGHT, "exact_call", 1.0, "policy")
+    for worth, count in ((0.0, 1), (0.5, 1), (0.6, 0)):
+        wrong = Candidate("It rains.", "missed_call", worth, "policy")
+        assert len(pairs_of(OSLO, [right, wrong], PairingConfig(), Counter())) == count
+        assert len(pairs_of(OSLO, [right, wrong], PairingConfig(margin=0.3), Counter())) == 1
+    worthless = [replace(right, points=0.0), Candidate("It rains.", "missed_call", 0.0, "policy")]
+    assert pairs_of(OSLO, worthless, PairingConfig(), Counter()) == []
 
 
 def test_a_request_without_a_right_candidate_makes_no_pair():
