@@ -56,7 +56,7 @@ class Config(PairingConfig):
 def run(job: Job) -> dict[str, Any]:
     """Sample, score, pair; returns counts of candidates and pairs, and what the policy did."""
     from data import dialects, load
-    from rewards import threshold
+    from rewards import blind, threshold
     from stages import _pairing, _scoring
     from stages._files import write_json, write_jsonl
     from stages._model import load_tokenizer
@@ -91,6 +91,7 @@ def run(job: Job) -> dict[str, Any]:
         **_pairing.summary(pairs),
         "filtered": dict(sorted((+filtered).items())),
         "call_threshold": threshold(settings.reward),
+        "blind_shares": blind(requests, settings.reward),
     }
     write_json(job.folder / "report.json", report)
     job.record(data=data.digest, requests=len(requests), requests_refused_by_template=len(refused))
@@ -101,6 +102,7 @@ def run(job: Job) -> dict[str, Any]:
             " pairs.anchor_share, or lower pairs.margin"
         )
     _tell(job, report)
+    job.say(_scoring.implied(requests, settings.reward))
     kinds = {f"pairs_{kind}": count for kind, count in report["by_kind"].items()}
     names = ("prompts", "samples", "always_right", "never_right", "tied", "pairs", "call_threshold")
     return {name: report[name] for name in names} | kinds
@@ -239,5 +241,3 @@ def _tell(job: Job, report: dict[str, Any]) -> None:
     job.say(f"{report['pairs']} pairs: {kinds}")
     if report["filtered"]:
         job.say(f"left out: {', '.join(f'{count} {reason}' for reason, count in report['filtered'].items())}")
-    if report["call_threshold"] is not None:
-        job.say(f"these rewards say: call when it is needed with p > {report['call_threshold']:.2f}")

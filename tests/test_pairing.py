@@ -398,7 +398,11 @@ def test_the_stage_writes_candidates_pairs_and_a_report(stage):
     assert row["outcomes"] == {"chosen": "right_answer", "rejected": "needless_call"}
     assert row["provenance"]["rejected"]["source"] == "policy"
     assert row["margin"] == 20.0
-    assert any("p > 0.50" in line for line in job.said)
+    assert job.said[-1] == (
+        "these rewards say: call when it is needed with p > 0.50;"
+        " of a perfect policy's points, never calling earns -0.50, always calling 0.00"
+    )
+    assert report["blind_shares"] == {"never_call": -0.5, "always_call": 0.0}
 
 
 def test_constructed_turns_are_written_as_the_template_writes_them(stage):
