@@ -107,6 +107,13 @@ def test_policies_that_never_look_at_a_request_earn_nothing_under_the_default_an
         assert earns <= (0 if name == "default" else 0.5)
 
 
+def test_no_other_constant_text_earns_more_than_half(table):
+    for text in ("Which one do you mean?", "2", "", "<tool_call>{"):
+        found = share([earned(each, text, table) for each in BALANCED], BALANCED, table)
+        assert found is not None
+        assert found <= 0.5, text
+
+
 def test_what_is_said_of_blind_policies_is_what_their_completions_earn(table):
     always = [earned(each, native.write(gold(each)) if each in CALLED else needless(each), table) for each in BALANCED]
     never = [share([earned(each, text, table) for each in BALANCED], BALANCED, table) for text in NEVER]
