@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
 Act = Literal["call", "answer", "ask", "refuse"]
+Fenced = Literal["", "code", "json"]
 ACTS: tuple[Act, ...] = ("call", "answer", "ask", "refuse")
 
 
@@ -144,13 +145,15 @@ class Request:
 class Reading:
     """What a dialect read out of a completion. `text` is what remains when the calls are taken out.
 
-    `malformed` without an attempt is text that is not said in the way the dialect has for it.
+    `malformed` without an attempt is text that is not said in the way the dialect has for it. `fenced` says, of a text
+    that reads as an attempt only for its code blocks, what these hold: lines of a program or JSON.
     """
 
     attempt: bool
     calls: tuple[ToolCall, ...] = ()
     text: str = ""
     malformed: tuple[str, ...] = field(default=())
+    fenced: Fenced = ""
 
 
 # Rules, not a model: they only tell a question and a refusal from an answer, and rewards weigh them lightly for it.

@@ -6,6 +6,7 @@ import sys
 
 from data import _modules
 from rewards._outcome import ACT_OUTCOMES, OUTCOMES, Judgement, judge, right_outcome
+from rewards._policies import blind, perfection, share
 from rewards._table import RewardConfig, RuleConfig, RuleError, Score, points, threshold
 
 __all__ = [
@@ -16,10 +17,13 @@ __all__ = [
     "RuleConfig",
     "RuleError",
     "Score",
+    "blind",
     "judge",
     "names",
+    "perfection",
     "points",
     "right_outcome",
+    "share",
     "threshold",
 ]
 

@@ -46,10 +46,11 @@ def judge(request: Request, reading: Reading, truncated: bool = False) -> Judgem
     """Name what a completion did. `truncated` says that it hit the token limit.
 
     Any attempt where no call is needed is a needless_call, broken ones too; a broken attempt where one is needed is a
-    malformed_call. The assistant turn of the data itself is right, whatever the rules below would make of its wording.
+    malformed_call. The assistant turn of the data itself is right, whatever the rules below would make of its wording,
+    and code blocks are text where code was asked for and no call is needed.
     """
     components: dict[str, Any] = {"attempt": reading.attempt, "truncated": truncated}
-    if reading.attempt and not _is_gold(request, reading):
+    if reading.attempt and not _is_gold(request, reading) and not _is_asked_for(request, reading):
         components["act"] = "call"
         worst = _judge_calls(request, reading, components)
         return Judgement(worst if request.expected.act == "call" else "needless_call", components)
@@ -71,6 +72,11 @@ def _is_gold(request: Request, reading: Reading) -> bool:
     if gold is None or gold.tool_calls or request.expected.act == "call" or not gold.content.strip():
         return False
     return gold.content.strip() == reading.text.strip()
+
+
+def _is_asked_for(request: Request, reading: Reading) -> bool:
+    """Whether an attempt is but code that the user asked for, as a function that calls a tool."""
+    return request.expected.act != "call" and bool(reading.fenced) and _words.asks_for(request, reading.fenced)
 
 
 def _judge_text(request: Request, text: str, act: str) -> str:

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from data.transcript import Message, Request, ToolCall
+from data.transcript import Fenced, Message, Request, ToolCall
 
 _TOKEN = re.compile(r"(?<![\w)])-?\d+(?:[.,]\d+)*|\d+(?:[.,]\d+)*|[^\W\d_]+")
 _THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
@@ -20,6 +20,29 @@ _NAMES = (
 _SPELLED = {word: str(number) for number, word in enumerate(_NAMES.split())}
 _MONTH_NAMES = "january february march april may june july august september october november december"
 _MONTHS = {word: str(number) for number, word in enumerate(_MONTH_NAMES.split(), start=1)}
+
+_CODE = r"(?:code|function|script|snippet|program|class|method|one-liner|module)s?"
+_LANGUAGE = r"(?:python|javascript|typescript|java|kotlin|rust|ruby|php|bash|shell|golang|c\+\+|c#)"
+# Conservative, because what they find is forgiven: "the code of the airport in Java" asks for no program.
+_ASKS: dict[Fenced, re.Pattern[str]] = {
+    "code": re.compile(
+        rf"\b(?:write|implement|refactor|debug)\b[^.?!\n]{{0,60}}\b{_CODE}\b|\b{_LANGUAGE} (?:{_CODE}|example|line)\b"
+        rf"|\b{_CODE} (?:\w+ )?in {_LANGUAGE}(?!\w)|\bcode (?:example|sample|snippet|block)\b"
+        r"|\bin (?:python|javascript)\b",
+        re.IGNORECASE,
+    ),
+    "json": re.compile(
+        r"\bjson (?:object|body|payload|request|call|message|example|snippet)\b"
+        r"|\b(?:call|request|payload|body|example)\b[^.?!\n]{0,40}\b(?:as|in) json\b",
+        re.IGNORECASE,
+    ),
+}
+
+
+def asks_for(request: Request, what: Fenced) -> bool:
+    """Whether the user's last turn asks for a program ("code") or for JSON to be written ("json")."""
+    said = next((message.content for message in reversed(request.messages) if message.role == "user"), "")
+    return what in _ASKS and bool(_ASKS[what].search(said))
 
 
 def words(text: str) -> list[str]:

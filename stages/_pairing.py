@@ -48,8 +48,8 @@ class PairingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    margin: float = Field(5.0, gt=0)
-    """Fewest points between chosen and rejected."""
+    margin: float | None = Field(None, gt=0)
+    """Fewest points between chosen and rejected; by default half of what the chosen one earns."""
     per_prompt: int = Field(2, ge=1)
     """Most pairs of one request, each of another kind."""
     balance: bool = True
@@ -158,7 +158,9 @@ def _unfit(pair: Pair, config: PairingConfig) -> str | None:
         return "identical"
     if chosen.startswith(rejected) or rejected.startswith(chosen):
         return "prefix"
-    return "margin" if pair.margin < config.margin else None
+    # Tables count in units of their own, so that no number of points would suit all of them.
+    least = abs(pair.chosen.points) / 2 if config.margin is None else config.margin
+    return "margin" if pair.margin < least or pair.margin <= 0 else None
 
 
 def has_both_sides(requests: Iterable[Request]) -> bool:

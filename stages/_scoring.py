@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from data.transcript import Reading, Request
 from rewards._outcome import Judgement, judge
-from rewards._table import RewardConfig, Score, points
+from rewards._policies import blind
+from rewards._table import RewardConfig, Score, points, threshold
 from stages._control import plain
 from stages._errors import UserError
 from stages._metrics import metrics
@@ -55,6 +56,20 @@ def score_one(request: Request, completion: Completion, dialect: ModuleType, rew
 def measure(requests: Sequence[Request], scored: Sequence[Scored]) -> dict[str, Any]:
     """The contract's fields of one model, from its one answer to each request."""
     return metrics(requests, [each.reading for each in scored], [each.judgement for each in scored])
+
+
+def implied(requests: Sequence[Request], reward: RewardConfig) -> str:
+    """What a table makes of calling, in a line: from which probability on it pays, and what is paid blindly."""
+    t, shares = threshold(reward), blind(requests, reward)
+    when = (
+        "neither a needless nor a missed call costs anything"
+        if t is None
+        else f"call when it is needed with p > {t:.2f}"
+    )
+    never, always = ("nothing" if each is None else f"{each:.2f}" for each in shares.values())
+    return (
+        f"these rewards say: {when}; of a perfect policy's points, never calling earns {never}, always calling {always}"
+    )
 
 
 def spread(requests: Sequence[Request], limit: int | None) -> list[Request]:

@@ -70,6 +70,7 @@ def run(job: Job) -> dict[str, Any]:
     requests, refused = _scoring.renderable(load_tokenizer(settings.model), dialect, held_out)
     job.record(data=data.digest, requests=len(requests), requests_refused_by_template=len(refused))
     _scoring.check_refused(refused, len(held_out), config.max_dropped, "evaluate.max_dropped")
+    job.say(_scoring.implied(requests, settings.reward))
     rows = [write_request(request) for request in requests]
     write_jsonl(job.folder / "requests.jsonl", rows)
 

@@ -57,7 +57,7 @@ class Config(PairingConfig):
 def run(job: Job) -> dict[str, Any]:
     """Sample, score, pair; returns counts of candidates and pairs, and what the policy did."""
     from data import dialects, load
-    from rewards import threshold
+    from rewards import blind, threshold
     from stages import _pairing, _scoring
     from stages._files import write_json, write_jsonl, write_text
     from stages._model import load_tokenizer
@@ -97,6 +97,7 @@ def run(job: Job) -> dict[str, Any]:
         "requests_without_pairs": _pairing.unpaired(requests, own, found, pairs),
         "filtered": dict(sorted((+filtered).items())),
         "call_threshold": threshold(settings.reward),
+        "blind_shares": blind(requests, settings.reward),
     }
     write_json(job.folder / "report.json", report)
     job.record(data=data.digest, requests=len(requests), requests_refused_by_template=len(refused))
@@ -107,6 +108,8 @@ def run(job: Job) -> dict[str, Any]:
         )
     write_text(job.folder / "report.html", page(job.folder, report, facts(job, data.digest)))
     _tell(job, report)
+    job.say(_scoring.implied(requests, settings.reward))
+    job.say(f"report: {job.folder / 'report.html'}")
     kinds = {f"pairs_{kind}": count for kind, count in report["by_kind"].items()}
     names = ("prompts", "samples", "always_right", "never_right", "tied", "pairs", "call_threshold")
     return {name: report[name] for name in names} | kinds
@@ -248,9 +251,6 @@ def _tell(job: Job, report: dict[str, Any]) -> None:
     if report["filtered"]:
         job.say(f"left out: {_counted(report['filtered'])}")
     job.say(f"requests without a pair: {_counted(report['requests_without_pairs'])}")
-    if report["call_threshold"] is not None:
-        job.say(f"these rewards say: call when it is needed with p > {report['call_threshold']:.2f}")
-    job.say(f"report: {job.folder / 'report.html'}")
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -109,7 +109,9 @@ def test_all_models_answer_the_same_requests_and_every_file_is_written(
     assert set(predictions[0]) >= {"id", "model", "completion", "calls", "attempt", "outcome", "points"}
     assert predictions[10]["calls"] == [{"name": "get_weather", "arguments": {"city": "town 0"}}]
     assert set(requests[0]) >= {"id", "kind", "tools", "messages", "unseen", "expected"}
-    assert "expected against predicted" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "expected against predicted" in shown
+    assert "call when it is needed with p > 0.50" in shown
     assert (bench.folder / "runs/mine/evaluate/report.html").read_text().startswith("<!doctype html>")
 
 

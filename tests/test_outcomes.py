@@ -10,7 +10,7 @@ from data.dialects import native
 from data.transcript import AcceptedCall, Expected, Message, Reading, Request, Tool, ToolCall
 from rewards import OUTCOMES, judge
 from rewards._match import argument_f1, match
-from rewards._words import answers, repeats, ungrounded
+from rewards._words import answers, asks_for, repeats, ungrounded
 
 WEATHER = Tool(
     "get_weather",
@@ -124,6 +124,71 @@ EXPLAIN = asking("How do I call it?", Expected("answer", text="Use get_weather(c
 )
 def test_a_completion_gets_its_outcome(request_, text, wanted):
     assert outcome(request_, text) == wanted
+
+
+FUNCTION = asking("Write a Python function that calls get_weather.", Expected("answer"))
+BODY = asking("Show me the JSON body of a call of get_weather.", Expected("answer"))
+LINE = '```python\nget_weather(city="Oslo")\n```'
+OBJECT = '{"name": "get_weather", "arguments": {"city": "Oslo"}}'
+
+
+@pytest.mark.parametrize(
+    ("request_", "text", "wanted"),
+    [
+        (FUNCTION, LINE, "right_answer"),
+        (FUNCTION, f"`get_weather(city)` is called like this:\n{LINE}", "right_answer"),
+        (FUNCTION, f"```python\ndef oslo():\n    return send({OBJECT})\n```", "right_answer"),
+        (FUNCTION, f"```json\n{OBJECT}\n```", "needless_call"),  # a call in a block, and no function
+        (FUNCTION, f"```json {OBJECT}```", "needless_call"),
+        (FUNCTION, f"```\n<tool_call>\n{OBJECT}\n</tool_call>\n```", "needless_call"),
+        (FUNCTION, '```tool_code\nget_weather(city="Oslo")\n```', "needless_call"),
+        (FUNCTION, f"{LINE}\n{OBJECT}", "needless_call"),  # and outside of a block it always is one
+        (FUNCTION, f"`{OBJECT}`\n{LINE}", "needless_call"),
+        (FUNCTION, f"{LINE}\n<tool_call>", "needless_call"),
+        (FUNCTION, f'get_weather(city="Oslo")\n{LINE}', "needless_call"),
+        (FUNCTION, '`get_weather(city="Oslo")`', "needless_call"),
+        (FUNCTION, call("get_weather", city="Oslo") + LINE, "needless_call"),
+        (BODY, f"```json\n{OBJECT}\n```", "right_answer"),
+        (BODY, f"```\n{OBJECT[0]}\n{OBJECT[1:]}\n```", "right_answer"),
+        (BODY, LINE, "needless_call"),
+        (BODY, f"```json\n{OBJECT}\n```\n{LINE}", "needless_call"),
+        (BODY, OBJECT, "needless_call"),
+        (HELLO, LINE, "needless_call"),
+        (asking("What is the airport code of Oslo in Java?", Expected("refuse")), LINE, "needless_call"),
+        (asking("Run a script that writes the code.", OSLO.expected), LINE, "malformed_call"),
+        (asking("Write a function that calls get_weather.", OSLO.expected), LINE, "malformed_call"),
+    ],
+)
+def test_code_that_was_asked_for_is_no_attempt_and_any_other_call_in_a_code_block_is(request_, text, wanted):
+    assert outcome(request_, text) == wanted
+
+
+def test_an_answer_in_code_counts_as_text_wherever_attempts_are_counted():
+    components = judge(FUNCTION, native.read(LINE, TOOLS)).components
+    assert components["act"] == "answer"
+    assert judge(HELLO, native.read(LINE, TOOLS)).components["act"] == "call"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("Write me a small script to rename files.", "code"),
+        ("Can you refactor this class?", "code"),
+        ("I need a JavaScript example.", "code"),
+        ("A function in C++, please.", "code"),
+        ("How is it called in Python?", "code"),
+        ("Give me the request as JSON.", "json"),
+        ("What is the weather in Java?", ""),
+        ("Which programs run tonight?", ""),
+        ("What is the promo code?", ""),
+        ("Write to Anna. Which class is she in?", ""),
+        ("The weather as JSON.", ""),
+    ],
+)
+def test_a_request_for_code_is_told_from_words_that_only_look_like_one(text, what):
+    assert [kind for kind in ("code", "json") if asks_for(asking(text, Expected("answer")), kind)] == [what][
+        : bool(what)
+    ]
 
 
 def test_a_text_cut_off_by_the_token_limit_is_empty_and_a_call_is_not():

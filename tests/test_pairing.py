@@ -7,6 +7,7 @@ import json
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -147,6 +148,16 @@ def test_a_small_margin_makes_no_pair():
     pairs, filtered = paired(OSLO, near)
     assert pairs == []
     assert filtered["margin"] == 1
+
+
+def test_the_least_margin_is_half_of_what_the_chosen_one_earns_in_the_points_of_any_table():
+    right = Candidate(RIGHT, "exact_call", 1.0, "policy")
+    for worth, count in ((0.0, 1), (0.5, 1), (0.6, 0)):
+        wrong = Candidate("It rains.", "missed_call", worth, "policy")
+        assert len(pairs_of(OSLO, [right, wrong], PairingConfig(), Counter())) == count
+        assert len(pairs_of(OSLO, [right, wrong], PairingConfig(margin=0.3), Counter())) == 1
+    worthless = [replace(right, points=0.0), Candidate("It rains.", "missed_call", 0.0, "policy")]
+    assert pairs_of(OSLO, worthless, PairingConfig(), Counter()) == []
 
 
 def test_a_request_without_a_right_candidate_makes_no_pair():
@@ -572,12 +583,16 @@ def test_the_stage_writes_candidates_pairs_and_a_report(stage):
     assert row["outcomes"] == {"chosen": "right_answer", "rejected": "needless_call"}
     assert row["provenance"]["rejected"]["source"] == "policy"
     assert row["margin"] == 20.0
-    assert any("p > 0.50" in line for line in job.said)
     assert sum(report["requests_without_pairs"].values()) + report["requests_with_pairs"] == report["prompts"]
     assert set(report["constructed"]) == {
         *("missed_call", "needless_ask", "needless_call", "sibling_tool", "invented_argument", "missing_required"),
     }
     assert report["length"]["answer_over_call"]["tokens"]["ratio"] < 1
+    assert job.said[-2] == (
+        "these rewards say: call when it is needed with p > 0.50;"
+        " of a perfect policy's points, never calling earns -0.50, always calling 0.00"
+    )
+    assert report["blind_shares"] == {"never_call": -0.5, "always_call": 0.0}
 
 
 def test_constructed_turns_are_written_as_the_template_writes_them(stage):

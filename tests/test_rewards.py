@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import pickle
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,14 +17,14 @@ import yaml
 from pydantic import ValidationError
 
 import rewards
-from data import dialects
+from data import dialects, formats
 from data.dialects import native
-from data.formats import openai, simple_tool_calling
 from data.load import DataConfig
 from data.source import Row, rows
-from data.transcript import AcceptedCall, Expected, Message, Request, Tool, ToolCall, requests_of
-from rewards import OUTCOMES, Judgement, RewardConfig, RuleError, judge, points, right_outcome, threshold
-from tests.test_outcomes import OSLO, REFUSE, SUM, TOOLS, call
+from data.transcript import AcceptedCall, Expected, Message, Request, Tool, ToolCall, Transcript, requests_of
+from data.world import WorldConfig, generate
+from rewards import OUTCOMES, Judgement, RewardConfig, RuleError, judge, perfection, points, threshold
+from tests.test_outcomes import OSLO, REFUSE, TOOLS, call
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT.parent / "shared" / "samples"
@@ -42,10 +46,6 @@ def earned(request: Request, text: str, table: RewardConfig, truncated: bool = F
     return points(judge(request, reading, truncated), table, request, reading).points
 
 
-def most(request: Request, table: RewardConfig) -> float:
-    return float(getattr(table, right_outcome(request)))
-
-
 WEATHER_SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 OPENAI_ROW = {
     "tools": [{"name": "get_weather", "description": "d", "parameters": WEATHER_SCHEMA}],
@@ -65,12 +65,84 @@ OPENAI_ROW = {
 }  # fmt: skip
 
 
-def gold_requests() -> list[Request]:
-    rows = [{"user_content": "Who won?", "tool_name": "search_google", "tool_arguments": '{"query": "winner"}'}]
-    transcripts = [simple_tool_calling.read(row, f"rows:{place}") for place, row in enumerate(rows)]
-    return [
-        request for transcript in [*transcripts, openai.read(OPENAI_ROW, "x:1")] for request in requests_of(transcript)
-    ]
+FLAT = {"name": "get_weather", "description": "d", "parameters": WEATHER_SCHEMA}
+CALLED = '{"name": "get_weather", "arguments": {"city": "Oslo"}}'
+LISTED = f"[{CALLED}]"
+CHAT = [{"role": "user", "content": "Weather?"}, {"role": "assistant", "content": f"<TOOLCALL>{LISTED}</TOOLCALL>"}]
+ROUTED = '{"tool": "get_weather", "arguments": {"city": "Oslo"}}'
+SEAL = {"api_name": "get_weather", "api_description": "d", "field": "Air", "parameters": {"city": {"type": "str"}}}
+BFCL = {"id": "r", "question": [CHAT[:1]], "function": [FLAT]}
+CLASSED = {"question": "Weather?", "tools": [json.dumps(FLAT)]}
+
+
+def turns(*said: str) -> list[dict[str, str]]:
+    return [{"from": who, "value": text} for who, text in zip(said[::2], said[1::2], strict=True)]
+
+
+GOLD_ROWS = {
+    "bfcl": [
+        BFCL | {"ground_truth": [{"get_weather": {"city": ["Oslo", ""]}}]},
+        BFCL | {"ground_truth": ["get_weather(city='Oslo')"]},
+        BFCL | {"ground_truth": []},
+    ],
+    "hermes": [
+        {"tools": [FLAT], "conversations": turns(
+            "human", "Weather?", "gpt", f"Let me look. <tool_call>{CALLED}</tool_call>",
+            "tool", "<tool_response>rain</tool_response>", "gpt", "It rains. Where else?")},
+    ],
+    "openai": [OPENAI_ROW],
+    "preference": [
+        {"prompt": "Weather?", "chosen": {"role": "assistant", "tool_calls": [json.loads(CALLED)]}, "rejected": "Fine.",
+         "tools": [FLAT]},
+        {"prompt": "Weather?", "chosen": "Where?", "rejected": "Fine.", "tools": [FLAT]},
+        {"prompt": "Pizza?", "chosen": "I cannot do that.", "rejected": "Fine.", "tools": [FLAT]},
+    ],
+    "router": [
+        {"messages": [{"role": "system", "content": "Route:\n- get_weather(city: str): d."}, CHAT[0],
+                      {"role": "assistant", "content": ROUTED}]},
+        {"messages": [{"role": "system", "content": "Route:\n- get_weather(city: str): d."}, CHAT[0],
+                      {"role": "assistant", "content": '{"tool": "no_tool", "reason": "No get_weather(city) here?"}'}]},
+    ],
+    "seal_tools": [
+        {"query": "Weather?", "tools": [SEAL], "calling": [{"api": "get_weather", "parameters": {"city": "Oslo"}}]},
+        {"query": "Weather?", "tools": [SEAL], "calling": [{"api": "get_weather", "parameters": {"town": "Oslo"}}]},
+    ],
+    "sharegpt": [
+        {"tools": [FLAT], "conversations": turns(
+            "human", "Weather?", "gpt", "Let me look.", "function_call", CALLED, "observation", "rain",
+            "gpt", "```python\nget_weather('Oslo')\n```")},
+    ],
+    "simple_tool_calling": [
+        {"user_content": "Who won?", "tool_name": "search_google", "tool_arguments": '{"query": "winner"}'},
+    ],
+    "toolace": [
+        {"system": json.dumps([FLAT]), "conversations": turns(
+            "user", "Weather?", "assistant", "[get_weather(city='Oslo'), get_weather(city='Rome')]",
+            "tool", '["rain", "sun"]', "assistant", "[Note] So (it is).")},
+    ],
+    "when2call": [
+        CLASSED | {"correct_answer": "tool_call", "answers": {"tool_call": f"<TOOLCALL>{LISTED}</TOOLCALL>"}},
+        CLASSED | {"correct_answer": "request_for_info", "answers": {"request_for_info": "Tell me the city."}},
+        CLASSED | {"correct_answer": "cannot_answer", "answers": {"cannot_answer": "That is beyond me."}},
+        CLASSED | {"correct_answer": "direct", "answers": {"direct": "It is 4."}},
+        {"tools": [json.dumps(FLAT)], "messages": CHAT},
+    ],
+    "xlam": [{"query": "Weather?", "tools": json.dumps([FLAT]), "answers": LISTED}],
+}  # fmt: skip
+
+
+def requests_in(row: Transcript | Request) -> list[Request]:
+    return [row] if isinstance(row, Request) else requests_of(row)
+
+
+def gold_requests(name: str) -> list[Request]:
+    """The requests of a format's rows; the world writes its own."""
+    if name == "world":
+        size = WorldConfig(sft_rows=60, preference_rows=150, validation_rows=1, test_rows=150, unseen_rows=60)
+        drawn = generate(size, seed=0)
+        return [*drawn.preference, *drawn.test, *(request for row in drawn.sft for request in requests_of(row))]
+    reader = formats.get(name)
+    return [request for row in GOLD_ROWS[name] for request in requests_in(reader.read(row, "rows:1"))]
 
 
 def accepted(request: Request) -> Message:
@@ -82,9 +154,9 @@ def accepted(request: Request) -> Message:
     return Message("assistant", "" if calls else "It is so.", tuple(calls))
 
 
-def check_gold(requests: list[Request], table: RewardConfig) -> None:
-    for name in dialects.names():
-        dialect = dialects.get(name)
+def check_gold(requests: list[Request]) -> None:
+    assert requests
+    for dialect in map(dialects.get, dialects.names()):
         for request in requests:
             gold = request.gold or accepted(request)
             turn = dialect.show(request.tools, (*request.messages, gold))[1][-1]
@@ -92,21 +164,24 @@ def check_gold(requests: list[Request], table: RewardConfig) -> None:
             if turn.get("tool_calls"):  # what the native template makes of them
                 text = "\n".join(part for part in (text, dialect.write(gold.tool_calls)) if part)
             reading = dialect.read(text, request.tools)
-            score = points(judge(request, reading), table, request, reading)
-            assert score.points == most(request, table), (request.id, text)
+            judgement = judge(request, reading)
+            for name, table in TABLES.items():
+                score = points(judgement, table, request, reading)
+                assert score.points == perfection(request, table), (name, request.id, text)
 
 
-def test_gold_scores_the_maximum_under_every_shipped_table(table):
-    check_gold(gold_requests(), table)
+@pytest.mark.parametrize("name", formats.names())
+def test_gold_of_every_format_scores_the_maximum_under_every_shipped_table(name):
+    check_gold(gold_requests(name))
 
 
 @pytest.mark.parametrize("file", PUBLISHED)
-def test_published_gold_scores_the_maximum_under_every_shipped_table(table, file):
+def test_published_gold_scores_the_maximum_under_every_shipped_table(file):
     if not (SAMPLES / file).exists():
         pytest.skip("the sample rows are not beside this checkout")
     found = rows(DataConfig(format="auto", train=str(SAMPLES / file)), "train")
     kept = [row.value for row in found if isinstance(row, Row)]
-    check_gold([r for row in kept for r in ([row] if isinstance(row, Request) else requests_of(row))], table)
+    check_gold([request for row in kept for request in requests_in(row)])
 
 
 def test_nothing_scores_above_the_right_outcome(table):
@@ -139,56 +214,18 @@ MUTATIONS = {
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_each_mutation_of_a_right_call_scores_strictly_less(mutation, table):
-    assert earned(OSLO, MUTATIONS[mutation], table) < most(OSLO, table)
+    assert earned(OSLO, MUTATIONS[mutation], table) < perfection(OSLO, table)
 
 
-def test_a_broken_attempt_stays_just_above_a_miss(table):
-    assert (
-        earned(OSLO, "It rains.", table)
-        < earned(OSLO, "<tool_call>{", table)
-        < earned(OSLO, MUTATIONS["wrong tool"], table)
+@pytest.mark.parametrize("name", sorted(set(TABLES) - {"binary"}))
+def test_a_broken_attempt_stays_just_above_a_miss(name):
+    """But where no mistake stands above another."""
+    table = TABLES[name]
+    missed, broken, other = (
+        earned(OSLO, text, table) for text in ("It rains.", "<tool_call>{", MUTATIONS["wrong tool"])
     )
-
-
-def test_breaking_a_needless_call_gains_nothing(table):
-    whole = earned(SUM, call("get_weather", city="Oslo"), table)
-    assert (
-        whole
-        == earned(SUM, "<tool_call>{", table)
-        == earned(SUM, call("get_weather", x=1), table)
-        == table.needless_call
-    )
-
-
-def test_junk_beside_a_right_call_does_not_pay(table):
-    gold = call("get_weather", city="Oslo", days=3)
-    same_tool = gold + "".join(call("get_weather", city="Oslo", days=n + 4) for n in range(20))
-    other_tool = gold + call("send_mail", to="Oslo") * 20
-    assert earned(OSLO, same_tool, table) <= 0.02 * most(OSLO, table)
-    assert earned(OSLO, other_tool, table) <= 0
-    assert earned(OSLO, MUTATIONS["unknown key"], table) < 0
-
-
-def balanced_set() -> list[Request]:
-    return [OSLO, OSLO, OSLO, SUM, REFUSE, SUM]
-
-
-def test_never_calling_and_always_calling_earn_nothing_under_the_default_table():
-    table = TABLES["default"]
-    requests = balanced_set()
-    perfect = sum(most(request, table) for request in requests)
-    always = sum(earned(request, call("get_weather", city="Oslo", days=3), table) for request in requests)
-    never = sum(earned(request, "I cannot do that.", table) for request in requests)
-    assert always <= 0
-    assert never <= 0
-    assert perfect > 0
-
-
-def test_no_constant_policy_earns_more_than_half_of_a_perfect_one(table):
-    requests = balanced_set()
-    perfect = sum(most(request, table) for request in requests)
-    for text in (call("get_weather", city="Oslo", days=3), "I cannot do that.", "2", "Which one?"):
-        assert sum(earned(request, text, table) for request in requests) <= perfect / 2
+    assert missed < broken < other
+    assert broken - missed <= 0.1 * abs(missed)
 
 
 def test_the_implied_call_threshold():
@@ -252,6 +289,53 @@ def test_a_rule_that_raises_or_leaves_its_bounds_stops_and_names_the_row(monkeyp
         monkeypatch.setattr("rewards._table.find_rule", lambda name, rule=broken: rule)
         with pytest.raises(RuleError, match=r"ungrounded .* request r"):
             points(Judgement("refused"), TABLES["default"], REFUSE, reading)
+
+
+# A rule of one's own, as two files in a copy of the project.
+MINE = {
+    "rewards/mine.py": '''
+"""The rule against long texts."""
+
+
+def mine(request, reading, judgement, *, longest: int = 100) -> float:
+    """1 where a text is longer than that, else 0. "Paris." -> 0."""
+    return float(len(reading.text) > longest)
+''',
+    "conf/reward/mine.yaml": "rules:\n  mine: {weight: -4, knobs: {longest: 20}}\n",
+}
+SCORE = """
+import sys
+from data.transcript import Expected, Reading, Request
+from rewards import RewardConfig, judge, points
+table, request = RewardConfig.model_validate_json(sys.argv[1]), Request("r", "", (), (), Expected("answer"))
+for text in ("Paris.", "That would be Paris, the capital of France."):
+    reading = Reading(False, (), text)
+    score = points(judge(request, reading), table, request, reading)
+    print(score.points, score.rules["mine"])
+"""
+
+
+def test_a_rule_of_the_users_own_is_one_file_and_its_weight(tmp_path):
+    house = tmp_path / "house"
+    for folder in ("conf", "data", "rewards", "stages"):
+        shutil.copytree(ROOT / folder, house / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "train.py", house)
+    for file, text in MINE.items():
+        assert not (house / file).exists()
+        (house / file).write_text(text.lstrip(), encoding="utf-8")
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, *command], cwd=house, capture_output=True, text=True, timeout=60)
+
+    composed = run("train.py", "stage=pairs", "--cfg", "job", "reward=mine", "reward.rules.mine.weight=-5")
+    assert composed.returncode == 0, composed.stderr
+    reward = yaml.safe_load(composed.stdout)["reward"]
+    assert reward["rules"]["mine"] == {"weight": -5, "knobs": {"longest": 20}}
+    scored = run("-c", SCORE, json.dumps(reward))
+    assert scored.stdout == "10.0 0.0\n5.0 1.0\n", scored.stderr
+    misspelt = run("train.py", "stage=pairs", "reward=mine", "+reward.rules.mine.knobs.longst=1")
+    assert misspelt.returncode == 2
+    assert "mine has no knob 'longst'; it takes: longest" in misspelt.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """Telling a try to call a tool from text, whether or not it parses, and reading call objects: shared by the dialects.
 
 An attempt is a call tag of any model family, an object with the keys of a call, or `offered_name(`. Fenced code is one
-only where it holds a tag or an object calling an offered tool, or nothing but calls of offered tools: code the user
-asked for is none. All patterns are linear; a text is read up to MAX_LENGTH characters.
+only where it holds a tag or an object calling an offered tool, or nothing but calls of offered tools. A reader does not
+know what was asked: where all of an attempt stands in such code it says so, and leaves it to those who know the request
+to see code that the user asked for. All patterns are linear; a text is read up to MAX_LENGTH characters.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from data import jsontext
-from data.transcript import Reading, Tool, ToolCall
+from data.transcript import Fenced, Reading, Tool, ToolCall
 
 MAX_LENGTH = 16_384
 _NAME_KEYS = ("name", "tool", "tool_name", "function", "function_name", "api")
@@ -25,6 +26,8 @@ _TAG = re.compile(
 _NAME_KEY = re.compile(rf"[\"'](?:{'|'.join(_NAME_KEYS)})[\"']\s{{0,8}}:\s{{0,8}}[\"']([^\"'\n]{{0,128}})")
 _ARGUMENT_KEY = re.compile(rf"[\"'](?:{'|'.join(_ARGUMENT_KEYS)})[\"']\s{{0,8}}:")
 _FENCE = "```"
+_MENTION = re.compile(r"`[\w.]{1,128}\([^`{<\n]{0,128}`")  # `get_weather(city)`, as prose about code names a function
+_OPENING = re.compile(r"\s*+[\w+#.-]*+\s*+([{\[<])")  # of a block that holds data, behind its language
 _MAX_FENCES = 128  # a text with more is one piece: nobody writes so, and looking at each block would take long
 
 
@@ -82,8 +85,10 @@ def reading(text: str, calls: tuple[ToolCall, ...], tools: Sequence[Tool], begun
     """
     if calls:
         return Reading(True, calls)
-    found = begun or find(text, tools)
-    return Reading(found is not None, (), text, (found,) if found else ())
+    if begun:
+        return Reading(True, (), text, (begun,))
+    found, fenced = find(text, tools)
+    return Reading(found is not None, (), text, (found,) if found else (), fenced)
 
 
 def without_thinking(text: str) -> str:
@@ -94,17 +99,32 @@ def without_thinking(text: str) -> str:
     return start.partition("</think>")[2]
 
 
-def find(text: str, tools: Sequence[Tool]) -> str | None:
-    """What in a text is a try to call a tool, in words; None when nothing is."""
+def find(text: str, tools: Sequence[Tool]) -> tuple[str | None, Fenced]:
+    """What in a text is a try to call a tool, in words, or None; and what the code blocks hold if all of it is there.
+
+    Prose that mentions a tool beside such blocks, as in `get_weather(city)`, does not take it out of them.
+    """
     names = names_of(tools)
     parts = text.split(_FENCE, _MAX_FENCES + 1)
     if not 1 < len(parts) <= _MAX_FENCES + 1:
-        return _in_prose(text, names)
-    for number, part in enumerate(parts):
-        found = _in_code(part, names) if number % 2 else _in_prose(part, names)
-        if found:
-            return found
-    return None
+        return _in_prose(text, names), ""
+    prose, blocks = parts[::2], parts[1::2]
+    outside = next(filter(None, (_in_prose(part, names) for part in prose)), None)
+    inside = {block: found for block in blocks if (found := _in_code(block, names))}
+    if outside and any(_in_prose(_MENTION.sub("", part), names) for part in prose):
+        return outside, ""
+    if not outside and not inside:
+        return None, ""
+    kinds = {_kind(block) for block in inside} or {"code"}
+    return outside or next(iter(inside.values())), kinds.pop() if len(kinds) == 1 else ""
+
+
+def _kind(block: str) -> Fenced:
+    """What a block holds that reads as an attempt; nothing anyone asks for, where it is tagged or labelled a call."""
+    opening = _OPENING.match(block)
+    if block.lstrip().startswith("tool") or (opening and opening[1] == "<"):
+        return ""
+    return "json" if opening else "code"
 
 
 def _in_prose(text: str, names: tuple[str, ...]) -> str | None:

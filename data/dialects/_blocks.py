@@ -50,10 +50,12 @@ def read(text: str, tools: Sequence[Tool], bare_keys: tuple[str, ...] = ()) -> R
             bare = _attempt.calls_of(_attempt.parsed(prose.replace("<|python_tag|>", "", 1).strip()), bare_keys)
             if bare:
                 return Reading(True, bare)
-        malformed = _attempt.find(prose, tools)
+        if not calls:
+            return _attempt.reading(prose.strip(), (), tools)
+        malformed, _ = _attempt.find(prose, tools)
     if malformed is not None:
         return Reading(True, tuple(calls), text.strip(), (malformed,))
-    return Reading(bool(calls), tuple(calls), prose.strip())
+    return Reading(True, tuple(calls), prose.strip())
 
 
 def _block(text: str, start: int) -> tuple[ToolCall, int] | str:
