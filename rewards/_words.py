@@ -60,7 +60,13 @@ def _number(token: str) -> str:
     return sign + (whole.lstrip("0") or "0") + (f".{part}" if part else "")
 
 
-def _is_number(word: str) -> bool:
+def digits(word: str) -> str:
+    """A folded word, in digits if it spells a number up to twenty: "seven" is 7."""
+    return _SPELLED.get(word, word)
+
+
+def is_number(word: str) -> bool:
+    """Whether a folded word is a number."""
     return word[-1].isdigit()
 
 
@@ -74,17 +80,17 @@ def answers(text: str, reference: str, request: Request) -> bool:
     given, wanted = words(text), words(reference)
     if not wanted:
         return text.strip() == reference.strip()
-    if len(wanted) == 1 and _is_number(wanted[0]):
+    if len(wanted) == 1 and is_number(wanted[0]):
         if wanted[0] not in given:
             return False
-        others = {word for word in given if _is_number(word) and word != wanted[0]}
+        others = {word for word in given if is_number(word) and word != wanted[0]}
         return not others or others <= {word for message in request.messages for word in words(message.content)}
     if f" {' '.join(wanted)} " in f" {' '.join(given)} ":
         return True
     if len(wanted) <= _SENTENCE:
         return False
     distinct, there = set(wanted), set(given)
-    numbers = {word for word in distinct if _is_number(word)}
+    numbers = {word for word in distinct if is_number(word)}
     return numbers <= there and 2 * len(distinct & there) >= len(distinct)
 
 
@@ -157,7 +163,7 @@ def _grounded(value: Any, node: dict[str, Any], said: frozenset[str]) -> bool:
 def _said(word: str, said: frozenset[str]) -> bool:
     if word in said:
         return True
-    if _is_number(word):
+    if is_number(word):
         return word.startswith("-") and word[1:] in said
     if len(word) < 3:
         return False

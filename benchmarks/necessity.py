@@ -1,0 +1,98 @@
+"""How often the rules of rewards/_necessity.py are right about whether a tool is needed, where that is known.
+
+    python -m benchmarks.necessity [metatool_task1.json]
+
+On requests of the built-in world (seed 1): those for preference pairs, in whose wordings the rules were made, and apart
+from them those of the test set. Covered are the requests on which the rules do not abstain. `call` is the share of the
+covered where they are right that a call is or is not needed; `act`, where they name an act, how often it is the right
+one.
+
+With a file of MetaTool's first task, [{query, label: positive | negative, tool}], the same for each label: all tools
+that the file names are on offer for each query, by their names alone, since it says no more of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from data import jsontext
+from data.transcript import AcceptedCall, Expected, Message, Request, Tool
+from data.world import WorldConfig, generate
+from rewards._necessity import Necessity, necessity
+
+Judged = tuple[Request, Necessity]
+
+
+def share(part: int, whole: int) -> str:
+    """A share in per cent with its count, or a dash where there is nothing to be shared."""
+    return f"{part / whole:6.1%} of {whole:<4}" if whole else "     - of 0   "
+
+
+def line(name: str, judged: Sequence[Judged]) -> str:
+    """Coverage and accuracy of one group of requests."""
+    covered = [(request, found) for request, found in judged if found.needs_tool is not None]
+    named = [(request, found) for request, found in covered if found.act is not None]
+    call = sum(found.needs_tool == (request.expected.act == "call") for request, found in covered)
+    act = sum(found.act == request.expected.act for request, found in named)
+    covering = share(len(covered), len(judged))
+    return f"{name:18}covered {covering}   call {share(call, len(covered))}   act {share(act, len(named))}"
+
+
+def errors(judged: Sequence[Judged]) -> str:
+    """Both ways to be wrong, over the requests that can be wrong so: covered or not."""
+    calls = [found for request, found in judged if request.expected.act == "call"]
+    others = [found for request, found in judged if request.expected.act != "call"]
+    missed, needless = (
+        sum(found.needs_tool is False for found in calls),
+        sum(found.needs_tool is True for found in others),
+    )
+    return f"  no tool, they say, but one is needed: {share(missed, len(calls))}\n" + (
+        f"  a tool, they say, but none is needed: {share(needless, len(others))}"
+    )
+
+
+def tell(title: str, requests: Sequence[Request], grouped: Callable[[Request], str]) -> None:
+    """All figures of one set of requests, by group and by the reason that the rules gave."""
+    judged = [(request, necessity(request)) for request in requests]
+    print(f"\n{title}\n{line('all', judged)}\n{errors(judged)}")
+    for group in sorted({grouped(request) for request in requests}):
+        print(line(f"  {group}", [each for each in judged if grouped(each[0]) == group]))
+    print("by reason given")
+    for reason in sorted({found.reason for _, found in judged} - {"unknown"}):
+        print(line(f"  {reason}", [each for each in judged if each[1].reason == reason]))
+
+
+def metatool(file: Path) -> list[Request]:
+    """The queries of MetaTool's first task, with every tool that the file names on offer."""
+    rows = jsontext.loads(file.read_text(encoding="utf-8"), None)
+    names = Counter(row["tool"] for row in rows if row.get("tool"))
+    tools = tuple(Tool(name, "", {"type": "object", "properties": {}}) for name in sorted(names))
+    needed = Expected("call", (AcceptedCall("any", {}),))
+    return [
+        Request(
+            f"{file.name}:{number}",
+            row["label"],
+            tools,
+            (Message("user", row["query"]),),
+            needed if row["label"] == "positive" else Expected("answer"),
+        )
+        for number, row in enumerate(rows, 1)
+    ]
+
+
+def main(file: str | None) -> None:
+    """Print the figures."""
+    world = generate(
+        WorldConfig(sft_rows=1, preference_rows=3000, validation_rows=1, test_rows=2000, unseen_rows=800), 1
+    )
+    tell("preference requests of the world", world.preference, lambda request: request.kind)
+    tell("test requests of the world", world.test, lambda request: request.kind)
+    if file:
+        tell("MetaTool, first task", metatool(Path(file)), lambda request: request.kind)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else None)
