@@ -87,16 +87,26 @@ def purposes() -> tuple[Purpose, ...]:
         for row in yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             fields = tuple(
                 Field(
-                    name,
-                    one.get("kind", "choice"),
-                    bool(one.get("required")),
-                    *(tuple(one.get(key, ())) for key in ("choices", "like", "also")),
-                    one.get("about", ""),
+                    name=name,
+                    kind=one.get("kind", "choice"),
+                    required=bool(one.get("required")),
+                    choices=tuple(one.get("choices", ())),
+                    like=tuple(one.get("like", ())),
+                    also=tuple(one.get("also", ())),
+                    about=one.get("about", ""),
                 )
                 for name, one in (row.get("fields") or {}).items()
             )
-            texts = (tuple(row.get(key) or ()) for key in ("asks", "bare"))
-            found.append(Purpose(file.stem, tuple(row["names"]), tuple(row["says"]), fields, *texts))
+            found.append(
+                Purpose(
+                    area=file.stem,
+                    names=tuple(row["names"]),
+                    says=tuple(row["says"]),
+                    fields=fields,
+                    asks=tuple(row["asks"]),
+                    bare=tuple(row.get("bare") or ()),
+                )
+            )
     return tuple(found)
 
 
