@@ -72,6 +72,14 @@ def guarded(
     )
 
 
+def spoken(tokenizer: PreTrainedTokenizerBase, text: str, form: str = "") -> str:
+    """What somebody else wrote for an assistant, to be encoded: its control tokens are broken, but those of thoughts
+    and those that stand in `form`, which the template writes there itself.
+    """
+    controls = _controls(tokenizer)
+    return controls.guard(text, _THOUGHT | {control for control in controls.texts if control in form})
+
+
 def _message(message: Message, guard: Callable[..., str]) -> Message:
     return Message(
         message.role,

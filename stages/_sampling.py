@@ -29,12 +29,13 @@ class TemplateError(ValueError):
 class Completion:
     """What the model wrote, without the end of turn: its log-probability (at temperature 1) and its tokens.
 
+    The log-probability is None where nobody told it: in answers of an endpoint (stages/_endpoint.py).
     `truncated` says that it ran into the limit; then nothing tells how it would have ended. `text` is for `encode`:
     control tokens that the model only spelled out are broken in it; readers and people get `_control.plain` of it.
     """
 
     text: str
-    logprob: float
+    logprob: float | None
     tokens: int
     truncated: bool
     ids: tuple[int, ...] = ()

@@ -6,7 +6,12 @@ Samples K answers a request from the SFT policy, reads and scores them, adds the
 mistakes, and pairs them in both directions (stages/_pairing.py says how). Writes candidates.jsonl, pairs.jsonl,
 report.json and report.html, which shows a few pairs of each kind. Samples are kept in the run's cache as they come, by
 policy, prompt and sampling settings: an interrupted run goes on where it was; another reward table or other pairing
-rules never sample again. Left out: other samplers.
+rules never sample again.
+
+    python train.py stage=pairs pairs.sampler=openai pairs.base_url=http://localhost:8000/v1 pairs.endpoint_model=…
+
+takes the samples from any OpenAI-compatible endpoint instead (stages/_endpoint.py). The SFT stage is its parent all the
+same, since DPO goes on with that adapter: `samples_of` in the manifest says who took the policy's place.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from stages import _endpoint
 from stages._errors import UserError
 from stages._pairing import Candidate, Pair, PairingConfig
 
@@ -35,10 +41,10 @@ BLOCKS = ("model", "data", "reward")
 _CHUNK = 8  # batches between writes: what an interruption loses at most
 
 
-class Config(PairingConfig):
+class Config(PairingConfig, _endpoint.EndpointConfig):
     """Settings of stage=pairs."""
 
-    FREE: ClassVar[tuple[str, ...]] = ("batch_size",)
+    FREE: ClassVar[tuple[str, ...]] = ("batch_size", *_endpoint.EndpointConfig.FREE)
 
     samples: int = Field(4, ge=1)
     """Answers sampled for each request."""
@@ -123,6 +129,8 @@ def _sample(
     from stages._model import load_policy, model_digest
     from stages._sampling import Completion, generate, prompt_of
 
+    if job.config.sampler == "openai":
+        return _endpoint.sample(job, tokenizer, dialect, requests)
     config, model_config = job.config, job.settings.model
     adapter = job.parent("sft") / "adapter"
     longest = config.max_new_tokens or model_config.max_new_tokens
