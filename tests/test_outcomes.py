@@ -179,6 +179,13 @@ def test_the_best_assignment_is_found_where_taking_the_best_pair_first_would_not
     assert [pair[:2] for pair in match(calls, wanted).pairs] == [(0, 1), (1, 0)]
 
 
+@given(st.permutations(range(9)), st.permutations(range(9)))
+def test_many_right_calls_are_right_in_any_order(made, wanted):
+    calls = [ToolCall("f", {"a": n}) for n in made]
+    accepted = [AcceptedCall("f", {"a": [*range(n + 1)]}) for n in wanted]  # one way only to please all of them
+    assert match(calls, accepted).f1 == 1.0
+
+
 @given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), max_size=12))
 def test_matching_uses_each_call_once_and_its_score_lies_between_0_and_1(made, wanted):
     result = match([ToolCall("f", {"a": n}) for n in made], [AcceptedCall("f", {"a": [n]}) for n in wanted])
