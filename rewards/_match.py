@@ -48,6 +48,9 @@ def match(calls: Sequence[ToolCall], accepted: Sequence[AcceptedCall]) -> Matchi
     Calls of one name form a group of their own. Up to 8 x 8 the assignment is exact; above that as many calls as can be
     right are, and the others take the best pair left, again and again, which can only cost a wrong call some credit.
     """
+    if len(calls) == 1 == len(accepted) and calls[0].name == accepted[0].name:
+        score = argument_f1(calls[0], accepted[0])
+        return Matching(((0, 0, score),), (), (), score)
     by_name: dict[str, tuple[list[int], list[int]]] = {}
     for place, call in enumerate(calls):
         by_name.setdefault(call.name, ([], []))[0].append(place)

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.dialects import native
-from data.transcript import AcceptedCall, Expected, Message, Reading, Request, Tool, ToolCall
+from data.transcript import AcceptedCall, Expected, Message, Reading, Request, Tool, ToolCall, text_act
 from rewards import OUTCOMES, judge
 from rewards._match import argument_f1, match
-from rewards._words import answers, repeats, ungrounded
+from rewards._words import answers, repeats, ungrounded, words
 
 WEATHER = Tool(
     "get_weather",
@@ -211,6 +211,24 @@ def test_matching_uses_each_call_once_and_its_score_lies_between_0_and_1(made, w
 )  # fmt: skip
 def test_answers_are_compared_by_words_and_numbers(text, reference, right):
     assert answers(text, reference, asking("7 and 3?", Expected("answer"))) is right
+
+
+@given(st.text("aZ09.,-_)( é²", max_size=30))
+def test_plain_and_other_texts_are_parted_into_words_alike(text):
+    assert words(f"{text} é") == [*words(text), "é"]
+
+
+@pytest.mark.parametrize(
+    ("text", "act"),
+    [
+        ("I’m here. I cannot.", "refuse"), ("NO TOOL fits.", "refuse"), ("i lac\u212a it", "refuse"),
+        ("I can.", "answer"), ("Is it? How can I help?", "answer"), ("How are you? Which help?", "ask"),
+        ("How. Do you need help?", "ask"),
+        ("What can I do for you? \n", "answer"), ("?", "ask"), ("What help", "answer"),
+    ],
+)  # fmt: skip
+def test_refusals_and_questions_are_told_from_answers(text, act):
+    assert text_act(text) == act
 
 
 @pytest.mark.parametrize("text", ["no " * 9, "I see. " * 3 + "I see.", "ab" * 40, "1 2 3 1 2 3 1 2 3", "." * 60])

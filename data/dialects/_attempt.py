@@ -96,6 +96,8 @@ def without_thinking(text: str) -> str:
 
 def find(text: str, tools: Sequence[Tool]) -> str | None:
     """What in a text is a try to call a tool, in words; None when nothing is."""
+    if not text or text.isspace():
+        return None
     names = names_of(tools)
     parts = text.split(_FENCE, _MAX_FENCES + 1)
     if not 1 < len(parts) <= _MAX_FENCES + 1:
@@ -108,12 +110,13 @@ def find(text: str, tools: Sequence[Tool]) -> str | None:
 
 
 def _in_prose(text: str, names: tuple[str, ...]) -> str | None:
-    tag = _TAG.search(text)
-    if tag:
+    if ("<" in text or "[" in text) and (tag := _TAG.search(text)):
         return f"a call tag {tag[0]}"
     if "{" in text and (found := _object(text, names, offered_only=False)):
         return found
-    if "(" in text and (invoked := _invocation(names).search(text)):
+    # Compiling the pattern of these tools takes long where each request has its own, and mostly none of them is named.
+    named = "(" in text and any(f"{name}(" in text for name in names)
+    if named and (invoked := _invocation(names).search(text)):
         return f"{invoked[0]}…) in the text"
     return None
 
