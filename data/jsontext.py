@@ -113,6 +113,21 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+def loads_at(text: str, start: int) -> tuple[Any, int] | None:
+    """The object or list that opens at `start`, as `loads` parses it, and its end; None as `object_end` gives it."""
+    # With so few brackets nothing can nest too deep, and one pass finds both; where that fails, the long way says why.
+    if len(text) <= MAX_LENGTH and text.isascii() and text.count("{", start) + text.count("[", start) <= MAX_DEPTH:
+        try:
+            value, stop = _DECODER.raw_decode(text, start)
+        except ValueError:
+            pass
+        else:
+            if "\\u" not in text:
+                return value, stop
+    end = object_end(text, start)
+    return None if end is None else (loads(text[start:end]), end)
+
+
 def object_end(text: str, start: int) -> int | None:
     """Where the balanced object or list that opens at `start` ends, or None when it does not end or nests over 64."""
     depth = 0

@@ -162,6 +162,8 @@ _REFUSAL = re.compile(
     r"|i'm\s+(?:not\s+able|unable|sorry)|unable\s+to|none\s+of\s+(?:the|my)\s+tools|no\s+tool)\b",
     re.IGNORECASE,
 )
+# Each refusal holds one of these, and they are found sooner than it.
+_REFUSING = ("can't", "cannot", "able", "have", "lack", "sorry", "tool")
 
 
 # A question that asks for nothing in particular: an offer of help at the end of a greeting.
@@ -172,9 +174,14 @@ _OFFER = re.compile(
 
 def text_act(text: str) -> Act:
     """Tell which act a text without a call is: a refusal, a question back to the user, or an answer."""
-    if _REFUSAL.search(text):
+    folded = text.casefold()
+    if any(word in folded for word in _REFUSING) and _REFUSAL.search(text):
         return "refuse"
-    return "ask" if text.rstrip().endswith("?") and not _OFFER.search(text) else "answer"
+    stripped = text.rstrip()
+    if not stripped.endswith("?"):
+        return "answer"
+    last_sentence = max(stripped.rfind(mark, 0, -1) for mark in ".!?") + 1
+    return "answer" if _OFFER.search(stripped, last_sentence) else "ask"
 
 
 def expected_of(turn: Message) -> Expected:

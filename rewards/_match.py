@@ -45,9 +45,12 @@ def argument_f1(call: ToolCall, accepted: AcceptedCall) -> float:
 def match(calls: Sequence[ToolCall], accepted: Sequence[AcceptedCall]) -> Matching:
     """Assign calls to accepted calls of the same name so that the sum of argument F1 is greatest.
 
-    Calls of one name form a group of their own. Up to 8 x 8 the assignment is exact; above that it takes the best pair
-    left, again and again, which can only cost a call some credit, never make a wrong one right.
+    Calls of one name form a group of their own. Up to 8 x 8 the assignment is exact; above that as many calls as can be
+    right are, and the others take the best pair left, again and again, which can only cost a wrong call some credit.
     """
+    if len(calls) == 1 == len(accepted) and calls[0].name == accepted[0].name:
+        score = argument_f1(calls[0], accepted[0])
+        return Matching(((0, 0, score),), (), (), score)
     by_name: dict[str, tuple[list[int], list[int]]] = {}
     for place, call in enumerate(calls):
         by_name.setdefault(call.name, ([], []))[0].append(place)
@@ -94,13 +97,37 @@ def _exact(scores: list[list[float]]) -> list[tuple[int, int]]:
 
 
 def _greedy(scores: list[list[float]]) -> list[tuple[int, int]]:
+    """As many pairs of score 1.0 as there can be, then the best pair left, again and again."""
+    right = _right_pairs(scores)
     order = sorted(((-score, i, j) for i, row in enumerate(scores) for j, score in enumerate(row)))
-    rows: set[int] = set()
-    columns: set[int] = set()
-    pairs = []
+    rows, columns = set(right), set(right.values())
+    pairs = list(right.items())
     for _, i, j in order:
         if i not in rows and j not in columns:
             rows.add(i)
             columns.add(j)
             pairs.append((i, j))
     return pairs
+
+
+def _right_pairs(scores: list[list[float]]) -> dict[int, int]:
+    """A column for as many rows as can have one of score 1.0: augmenting paths (Berge, 1957)."""
+    column_of: dict[int, int] = {}
+    row_of: dict[int, int] = {}
+    for start in range(len(scores)):
+        reached_by: dict[int, int] = {}
+        waiting = [start]
+        free: int | None = None
+        while waiting and free is None:
+            row = waiting.pop()
+            for column, score in enumerate(scores[row]):
+                if score == 1.0 and column not in reached_by:
+                    reached_by[column] = row
+                    if column not in row_of:
+                        free = column
+                        break
+                    waiting.append(row_of[column])
+        while free is not None:  # each row of the path moves on to the column that was reached from it
+            row = row_of[free] = reached_by[free]
+            column_of[row], free = free, column_of.get(row)
+    return column_of

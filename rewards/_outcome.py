@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,7 +95,7 @@ def _judge_calls(request: Request, reading: Reading, components: dict[str, Any])
     outcomes = ["malformed_call"] if reading.malformed or not reading.calls else []
     partner = {i: (accepted[j], score) for i, j, score in matching.pairs}
     schemas = {tool.name: tool.parameters for tool in request.tools}
-    expected_names = Counter(call.name for call in accepted)
+    expected_names = sorted(call.name for call in accepted)
     valid = known = True
     for place, call in enumerate(reading.calls):
         right, score = partner.get(place, (None, 0.0))
@@ -116,7 +115,7 @@ def _judge_calls(request: Request, reading: Reading, components: dict[str, Any])
         "parsed": not reading.malformed and bool(reading.calls),
         "known_tools": known,
         "schema_valid": valid,
-        "names_right": Counter(call.name for call in reading.calls) == expected_names,
+        "names_right": sorted(call.name for call in reading.calls) == expected_names,
         "argument_f1": matching.f1 if accepted else 0.0,
         "surplus": len(matching.surplus),
         "lacking": len(matching.lacking),

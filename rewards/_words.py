@@ -9,7 +9,9 @@ from typing import Any
 
 from data.transcript import Fenced, Message, Request, ToolCall
 
-_TOKEN = re.compile(r"(?<![\w)])-?\d+(?:[.,]\d+)*|\d+(?:[.,]\d+)*|[^\W\d_]+")
+_NUMBER = r"\d++(?:[.,]\d++)*+"
+_TOKEN = re.compile(rf"[^\W\d_]++|{_NUMBER}|(?<![\w)])-{_NUMBER}")
+_ASCII_TOKEN = re.compile(rf"[a-z]++|{_NUMBER}|(?<![\w)])-{_NUMBER}", re.ASCII)  # the same, in half the time
 _THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _SENTENCE = 6  # a reference of more words is a sentence, which may be worded otherwise
 
@@ -48,10 +50,13 @@ def asks_for(request: Request, what: Fenced) -> bool:
 def words(text: str) -> list[str]:
     """The words and numbers of a text, folded: case and punctuation go, 1,000 is 1000, 2.0 and 02 are 2."""
     text = unicodedata.normalize("NFKC", text).replace("\u2212", "-").casefold()
-    return [_number(token) if token[-1].isdigit() else token for token in _TOKEN.findall(text)]
+    tokens = (_ASCII_TOKEN if text.isascii() else _TOKEN).findall(text)
+    return [token if token.isalpha() else _number(token) for token in tokens]
 
 
 def _number(token: str) -> str:
+    if token.isdecimal():
+        return token.lstrip("0") or "0"
     if _THOUSANDS.fullmatch(token):
         token = token.replace(",", "")
     whole, point, part = token.partition(".")
@@ -96,8 +101,10 @@ def answers(text: str, reference: str, request: Request) -> bool:
 
 def repeats(text: str) -> bool:
     """Whether a text ends in a loop: the same words three times or more (six at least), or 24 signs of one pattern."""
-    ending = text.split()[-48:]
+    ending = text.rsplit(None, 48)[-48:]
     for size in range(1, len(ending) // 3 + 1):
+        if ending[-1] != ending[-1 - size]:
+            continue
         times = max(3, -(-6 // size))
         if size * times <= len(ending) and ending[-size * times :] == ending[-size:] * times:
             return True
@@ -116,11 +123,11 @@ def _conversation(request: Request) -> frozenset[str]:
     parts = [message.content for message in request.messages]
     parts += [str(call.arguments) for message in request.messages for call in message.tool_calls]
     said = set(words("\n".join(parts)))
-    said |= {_SPELLED[word] for word in said if word in _SPELLED} | {_MONTHS[word] for word in said if word in _MONTHS}
+    found = frozenset(said.union(names[word] for names in (_SPELLED, _MONTHS) for word in names.keys() & said))
     if len(_conversations) > 10_000:
         _conversations.clear()
-    _conversations[id(request.messages)] = (request.messages, frozenset(said))
-    return frozenset(said)
+    _conversations[id(request.messages)] = (request.messages, found)
+    return found
 
 
 def _leaves(value: Any, node: Any) -> list[tuple[Any, Any]]:
@@ -142,27 +149,28 @@ def ungrounded(calls: Sequence[ToolCall], request: Request) -> int:
     or begins a word that is, or is begun by one ("DAL" for Dallas, "reports" for report); numbers may be spelled out,
     months written as numbers.
     """
-    said = _conversation(request)
     schemas = {tool.name: tool.parameters for tool in request.tools}
-    return sum(
-        not _grounded(value, node, said)
+    texts = [
+        str(value)
         for call in calls
         for value, node in _leaves(call.arguments, schemas.get(call.name))
-    )
+        if not _offered(value, node)
+    ]
+    if not texts:
+        return 0
+    said = _conversation(request)
+    return sum(not all(_begins(word, said) for word in set(words(text)) - said) for text in texts)
 
 
-def _grounded(value: Any, node: dict[str, Any], said: frozenset[str]) -> bool:
+def _offered(value: Any, node: dict[str, Any]) -> bool:
     if value is None or isinstance(value, bool):
         return True
     enum = node.get("enum")
-    if value == node.get("default") or value == node.get("const") or (isinstance(enum, list) and value in enum):
-        return True
-    return all(_said(word, said) for word in words(str(value)))
+    return value == node.get("default") or value == node.get("const") or (isinstance(enum, list) and value in enum)
 
 
-def _said(word: str, said: frozenset[str]) -> bool:
-    if word in said:
-        return True
+def _begins(word: str, said: frozenset[str]) -> bool:
+    """Whether a word that was not said is another form of one that was."""
     if is_number(word):
         return word.startswith("-") and word[1:] in said
     if len(word) < 3:

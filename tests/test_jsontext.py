@@ -44,6 +44,29 @@ def test_brackets_inside_strings_are_no_nesting():
     assert jsontext.loads("[" * 64 + "]" * 64) is not None
 
 
+def read_in_two_steps(text, start):
+    end = jsontext.object_end(text, start)
+    return None if end is None else (jsontext.loads(text[start:end]), end)
+
+
+def result(read, text):
+    try:
+        return repr(read(text, 1))
+    except jsontext.JsonError as error:
+        return str(error)
+
+
+PIECES = [
+    "{", "}", "[", "]", ":", ",", "1", "é", "NaN", '"\\ud800"', '"\\u0041"', '"a": 1, "a": 2', "9" * 30, "[" * 65,
+]  # fmt: skip
+LISTS = st.lists(VALUE).map(jsontext.dumps) | st.lists(st.sampled_from(PIECES)).map(lambda some: f"[{''.join(some)}")
+
+
+@given(LISTS, TEXT)
+def test_a_list_inside_a_text_is_read_as_on_its_own(text, behind):
+    assert result(jsontext.loads_at, f"x{text}{behind}") == result(read_in_two_steps, f"x{text}{behind}")
+
+
 @pytest.mark.parametrize(
     ("a", "b"),
     [(True, 1), (1, 1.0), (0, False), (None, False), ("1", 1), ([1], [True]), ({"a": 1}, {"a": 1.0}), ([], {})],

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.dialects import native
-from data.transcript import AcceptedCall, Expected, Message, Reading, Request, Tool, ToolCall
+from data.transcript import AcceptedCall, Expected, Message, Reading, Request, Tool, ToolCall, text_act
 from rewards import OUTCOMES, judge
 from rewards._match import argument_f1, match
-from rewards._words import answers, asks_for, repeats, ungrounded
+from rewards._words import answers, asks_for, repeats, ungrounded, words
 
 WEATHER = Tool(
     "get_weather",
@@ -244,6 +244,13 @@ def test_the_best_assignment_is_found_where_taking_the_best_pair_first_would_not
     assert [pair[:2] for pair in match(calls, wanted).pairs] == [(0, 1), (1, 0)]
 
 
+@given(st.permutations(range(9)), st.permutations(range(9)))
+def test_many_right_calls_are_right_in_any_order(made, wanted):
+    calls = [ToolCall("f", {"a": n}) for n in made]
+    accepted = [AcceptedCall("f", {"a": [*range(n + 1)]}) for n in wanted]  # one way only to please all of them
+    assert match(calls, accepted).f1 == 1.0
+
+
 @given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), max_size=12))
 def test_matching_uses_each_call_once_and_its_score_lies_between_0_and_1(made, wanted):
     result = match([ToolCall("f", {"a": n}) for n in made], [AcceptedCall("f", {"a": [n]}) for n in wanted])
@@ -269,6 +276,24 @@ def test_matching_uses_each_call_once_and_its_score_lies_between_0_and_1(made, w
 )  # fmt: skip
 def test_answers_are_compared_by_words_and_numbers(text, reference, right):
     assert answers(text, reference, asking("7 and 3?", Expected("answer"))) is right
+
+
+@given(st.text("aZ09.,-_)( é²", max_size=30))
+def test_plain_and_other_texts_are_parted_into_words_alike(text):
+    assert words(f"{text} é") == [*words(text), "é"]
+
+
+@pytest.mark.parametrize(
+    ("text", "act"),
+    [
+        ("I’m here. I cannot.", "refuse"), ("NO TOOL fits.", "refuse"), ("i lac\u212a it", "refuse"),
+        ("I can.", "answer"), ("Is it? How can I help?", "answer"), ("How are you? Which help?", "ask"),
+        ("How. Do you need help?", "ask"),
+        ("What can I do for you? \n", "answer"), ("?", "ask"), ("What help", "answer"),
+    ],
+)  # fmt: skip
+def test_refusals_and_questions_are_told_from_answers(text, act):
+    assert text_act(text) == act
 
 
 @pytest.mark.parametrize("text", ["no " * 9, "I see. " * 3 + "I see.", "ab" * 40, "1 2 3 1 2 3 1 2 3", "." * 60])

@@ -104,6 +104,8 @@ def find(text: str, tools: Sequence[Tool]) -> tuple[str | None, Fenced]:
 
     Prose that mentions a tool beside such blocks, as in `get_weather(city)`, does not take it out of them.
     """
+    if not text or text.isspace():
+        return None, ""
     names = names_of(tools)
     parts = text.split(_FENCE, _MAX_FENCES + 1)
     if not 1 < len(parts) <= _MAX_FENCES + 1:
@@ -128,12 +130,13 @@ def _kind(block: str) -> Fenced:
 
 
 def _in_prose(text: str, names: tuple[str, ...]) -> str | None:
-    tag = _TAG.search(text)
-    if tag:
+    if ("<" in text or "[" in text) and (tag := _TAG.search(text)):
         return f"a call tag {tag[0]}"
     if "{" in text and (found := _object(text, names, offered_only=False)):
         return found
-    if "(" in text and (invoked := _invocation(names).search(text)):
+    # Compiling the pattern of these tools takes long where each request has its own, and mostly none of them is named.
+    named = "(" in text and any(f"{name}(" in text for name in names)
+    if named and (invoked := _invocation(names).search(text)):
         return f"{invoked[0]}…) in the text"
     return None
 

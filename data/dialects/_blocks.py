@@ -63,13 +63,14 @@ def _block(text: str, start: int) -> tuple[ToolCall, int] | str:
     start = _SPACE.match(text, start).end()  # type: ignore[union-attr]
     if text[start : start + 1] != "{":
         return f"{OPEN} is not followed by an object"
-    end = jsontext.object_end(text, start)
-    if end is None:
-        return f"the object after {OPEN} never ends"
     try:
-        call = _attempt.call_of(jsontext.loads(text[start:end]))
+        found = jsontext.loads_at(text, start)
     except jsontext.JsonError as error:
         return str(error)
+    if found is None:
+        return f"the object after {OPEN} never ends"
+    value, end = found
+    call = _attempt.call_of(value)
     if isinstance(call, str):
         return call
     close = _SPACE.match(text, end).end()  # type: ignore[union-attr]

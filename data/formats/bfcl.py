@@ -1,8 +1,8 @@
 """BFCL: {id, question, function}, and the accepted calls in a file of answers; each row is a Request, to evaluate on.
 
 Every argument has a list of accepted values, "" among them marks it as optional; values inside objects have such lists
-too. Answers may also be written as Python calls. Where a file named irrelevance has no answers, any text without a call
-is right, and is expected as an answer: the benchmark does not say whether to answer or to refuse. Rows of several turns
+too. Answers may also be written as Python calls. Where a file named irrelevance has no answers, no call is right and an
+answer is expected: the benchmark takes any text, and does not say whether to answer or to refuse. Rows of several turns
 are refused: their answers are states of a system, not calls.
 """
 
