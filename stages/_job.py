@@ -72,7 +72,7 @@ class Job:
         return self._above[name]
 
     def has(self, name: str) -> bool:
-        """Whether a stage of this one's OPTIONAL is done and up to date."""
+        """Whether a stage of this one's OPTIONAL is done, up to date, and read."""
         return name in self._above
 
     def say(self, text: str) -> None:
@@ -158,6 +158,8 @@ def _execute(name: str, settings: Settings, soon: tuple[str, ...], behind: dict[
     above = require(name, parents(name), settings, behind) | present(name, settings, behind)
     if refuse := getattr(stage_module(name), "refuse", None):
         refuse(settings, above)
+    if reads := getattr(stage_module(name), "reads", None):
+        above = {parent: path for parent, path in above.items() if parent in reads(settings, above)}
     entries = {parent: entry(path, settings) for parent, path in above.items()}
     inputs = plain(_manifest.inputs_of(name, settings, entries))
     behind[name] = folder = settings.folder / name

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
+from typing import Literal, get_args
 
 from stages._errors import UserError
 from stages._manifest import NAME, missing_outputs, model_identity, read_manifest
 from stages._schema import optional_parents, parents, stage_module, stage_names
 from stages._settings import Settings
+
+# The stages that make <stage>/adapter, fine-tuning first, then preference stages: what stands first is merged first.
+Adapter = Literal["sft", "dpo", "kto"]
+ADAPTERS: tuple[Adapter, ...] = get_args(Adapter)
 
 
 def done_folder(name: str, settings: Settings) -> Path | None:
@@ -55,6 +60,15 @@ def present(asking: str, settings: Settings, behind: Mapping[str, Path]) -> dict
         elif folder:
             found[name] = folder
     return found
+
+
+def last_adapter(there: Container[str]) -> Adapter:
+    """The adapter to go on with: of the first preference stage that is there, or else of fine-tuning.
+
+    >>> last_adapter({"sft", "kto"}), last_adapter(["sft", "kto", "dpo"]), last_adapter({"sft"})
+    ('kto', 'dpo', 'sft')
+    """
+    return next((stage for stage in ADAPTERS[1:] if stage in there), ADAPTERS[0])
 
 
 def command(name: str, settings: Settings) -> str:

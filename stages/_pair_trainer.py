@@ -45,7 +45,7 @@ def pair_trainer(weight: float = 0.0, scale: float = 1.0) -> type[Any]:
             super().__init__(*args, **more)
             if weight:
                 collate = self.data_collator
-                self.data_collator = lambda rows: (
+                self.data_collator: Any = lambda rows: (
                     collate(rows) | {"margin": torch.tensor([row["margin"] for row in rows])}
                 )
 

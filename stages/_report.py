@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stages._charts import error_rates, interval, percent, points
 from stages._examples import RIGHT, clip, expected_text, instructive, rule, visible
+from stages._lineage import ADAPTERS, command, last_adapter
 from stages._metrics import contrast
 
 if TYPE_CHECKING:
@@ -53,8 +54,11 @@ SIDES = (
 
 
 def compared(models: Sequence[str]) -> tuple[str, str] | None:
-    """The two models that the verdict is about: sft and dpo, else base and sft, else the last two, else none."""
-    for pair in (("sft", "dpo"), ("base", "sft")):
+    """The two models that the verdict is about: sft and the first preference stage, else base and sft, else the last
+    two, else none.
+    """
+    tuned, *preferred = ADAPTERS
+    for pair in (*((tuned, stage) for stage in preferred), ("base", tuned)):
         if set(pair) <= set(models):
             return pair
     return (models[-2], models[-1]) if len(models) > 1 else None
@@ -65,8 +69,12 @@ def render(
     requests: Sequence[Fields],
     predictions: Predictions,
     facts: Mapping[str, str],
+    merged_from: str | None = None,
 ) -> str:
-    """The page. The first three are what stands in the files; `facts` names what made them, line by line."""
+    """The page. The first three are what stands in the files; `facts` names what made them, line by line.
+
+    `merged_from` is the model whose adapter was merged.
+    """
     from markupsafe import Markup
 
     pair = compared(list(metrics))
@@ -80,7 +88,7 @@ def render(
         pair=pair,
         tiles=_tiles(metrics, requests, predictions, pair) if pair else [],
         chart=Markup(error_rates(metrics)),
-        same=same_completions(predictions),
+        same=same_completions(predictions, merged_from),
         unseen=unseen if next(iter(unseen.values()))["n"] else {},
         kinds=_kinds(metrics),
         outcomes=_outcomes(metrics),
@@ -124,7 +132,6 @@ def offered(tools: Sequence[Fields]) -> list[Fields]:
 def facts(job: Job, data_digest: str) -> dict[str, str]:
     """What made the report, for people; the manifest has all of it."""
     from rewards import threshold
-    from stages._lineage import command
 
     settings = job.settings
     worth = {name: value for name, value in settings.reward.model_dump().items() if isinstance(value, int | float)}
@@ -141,10 +148,13 @@ def facts(job: Job, data_digest: str) -> dict[str, str]:
     }
 
 
-def same_completions(predictions: Predictions) -> tuple[str, int] | None:
-    """How many requests merged answered with the same text as the model it was made from, and which that is."""
-    adapter = next((model for model in ("dpo", "sft") if model in predictions), None)
-    if adapter is None or "merged" not in predictions:
+def same_completions(predictions: Predictions, merged_from: str | None = None) -> tuple[str, int] | None:
+    """How many requests merged answered with the same text as the model it was made from, and which that is.
+
+    Without `merged_from` that is the one that is merged unless another is named.
+    """
+    adapter = merged_from or last_adapter(predictions)
+    if not {adapter, "merged"} <= set(predictions):
         return None
     merged = predictions["merged"]
     return adapter, sum(row["completion"] == merged[id_]["completion"] for id_, row in predictions[adapter].items())

@@ -11,7 +11,7 @@ that returns its metrics, and may have
     refuse(settings, above)  raises UserError for what cannot be done, before an earlier result is touched; `above` has
                the folders of PARENTS and OPTIONAL that are done
     after(job) what follows when it is done, just now or by an earlier call: showing, installing
-    refuse(settings, parents' folders)  raises UserError where its settings do not fit them
+    reads(settings, above)  names those of `above` that its settings make it read, where that is not all of them
 
 A class of settings may have FREE, the names of fields that change no result, and FILES, those that name files.
 """

@@ -10,6 +10,7 @@ from typing import Any
 from stages._charts import interval, percent, points
 from stages._examples import asked, expected_text, instructive, one_line
 from stages._files import read_json, read_jsonl
+from stages._manifest import read_manifest
 from stages._metrics import contrast
 from stages._report import Predictions, compared, probability, same_completions
 
@@ -23,17 +24,22 @@ _COLUMNS = (
 _CELL = 22  # 100.0 % [97.7, 100.0]
 
 
-def evaluation_in(folder: Path) -> tuple[dict[str, Fields], list[Fields], dict[str, dict[str, Fields]]]:
-    """metrics.json, requests.jsonl and predictions.jsonl (by model and request id) of a done evaluation."""
+def evaluation_in(folder: Path) -> tuple[dict[str, Fields], list[Fields], dict[str, dict[str, Fields]], str | None]:
+    """metrics.json, requests.jsonl and predictions.jsonl (by model and request id) of a done evaluation, and the model
+    whose adapter was merged, where that is known.
+    """
     predictions: dict[str, dict[str, Fields]] = {}
     for row in read_jsonl(folder / "predictions.jsonl"):
         predictions.setdefault(row["model"], {})[row["id"]] = row
-    return read_json(folder / "metrics.json"), list(read_jsonl(folder / "requests.jsonl")), predictions
+    merged_from = (read_manifest(folder) or {}).get("facts", {}).get("merged_from")
+    return read_json(folder / "metrics.json"), list(read_jsonl(folder / "requests.jsonl")), predictions, merged_from
 
 
-def findings(metrics: Mapping[str, Fields], requests: Sequence[Fields], predictions: Predictions) -> list[str]:
+def findings(
+    metrics: Mapping[str, Fields], requests: Sequence[Fields], predictions: Predictions, merged_from: str | None = None
+) -> list[str]:
     """Tables and verdict."""
-    return [*tables(metrics), "", *verdict(metrics, requests, predictions)]
+    return [*tables(metrics), "", *verdict(metrics, requests, predictions, merged_from)]
 
 
 def table(metrics: Mapping[str, Fields]) -> list[str]:
@@ -64,7 +70,9 @@ def _cell(fields: Fields, name: str) -> str:
     return f"{percent(fields[name]):>7} {interval(fields[f'{name}_ci'])}".ljust(_CELL)
 
 
-def verdict(metrics: Mapping[str, Fields], requests: Sequence[Fields], predictions: Predictions) -> list[str]:
+def verdict(
+    metrics: Mapping[str, Fields], requests: Sequence[Fields], predictions: Predictions, merged_from: str | None = None
+) -> list[str]:
     """What the preference step changed, a line for each error, and whether merging changed anything."""
     lines = []
     if pair := compared(list(metrics)):
@@ -83,7 +91,7 @@ def verdict(metrics: Mapping[str, Fields], requests: Sequence[Fields], predictio
             counts = f"of {before[over]}, {fixed} put right and {broken} newly wrong"
             lines.append(f"  {label}: {points(difference, ends)}; {counts}, McNemar {probability(p)}")
         lines.insert(0, f"{pair[0]} -> {pair[1]}: {', '.join(moves)}")
-    if same := same_completions(predictions):
+    if same := same_completions(predictions, merged_from):
         lines.append(f"{same[0]} and merged: the same completion to {same[1]} of {len(requests)} requests")
     return lines
 

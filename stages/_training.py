@@ -58,14 +58,24 @@ class TrainingConfig(BaseModel):
 
 
 def arguments(
-    kind: type[Any], job: Job, config: TrainingConfig, learning_rate: float, rows_an_example: int = 1, **own: Any
+    kind: type[Any],
+    job: Job,
+    config: TrainingConfig,
+    learning_rate: float,
+    rows_an_example: int = 1,
+    at_once: int = 1,
+    **own: Any,
 ) -> Any:
-    """The TRL configuration object for this stage; UserError for a `trainer` key that the class does not have."""
+    """The TRL configuration object for this stage; UserError for a `trainer` key that the class does not have.
+
+    An example is `rows_an_example` rows of model.micro_batch, and no fewer than `at_once` are computed at once: a
+    divisor of the batch size.
+    """
     import torch
 
     model = job.settings.model
     on_gpu = device() == "cuda"
-    micro = min(config.batch_size, max(1, model.micro_batch // rows_an_example))
+    micro = min(config.batch_size, max(at_once, model.micro_batch // rows_an_example))
     while config.batch_size % micro:  # the largest part that divides the batch
         micro -= 1
     compute = compute_dtype(model, training=True)

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages._training import TrainingConfig
+from stages import _preference
+from stages._preference import PreferenceConfig
 
 if TYPE_CHECKING:
     from stages._job import Job
@@ -31,17 +31,9 @@ BRINGS = ("pairs",)
 BLOCKS = ("model", "data", "reward", "evaluate")
 
 
-class Config(TrainingConfig):
+class Config(PreferenceConfig):
     """Settings of stage=dpo."""
 
-    FREE: ClassVar[tuple[str, ...]] = ("max_dropped", "save_every")  # what the guard sees depends on log_every
-
-    epochs: float = Field(1.0, gt=0)
-    """Passes over the pairs."""
-    log_every: int = Field(5, ge=1)
-    """Steps between rows of log.jsonl."""
-    beta: float = Field(0.1, gt=0)
-    """How strongly the policy is held to the reference; smaller lets it go further."""
     loss: list[Loss] = Field(["sigmoid", "sft"], min_length=1)
     """Losses that are added up: any of TRL's DPOTrainer, and reward_aware, which pulls the implicit margin of a pair
     towards its margin in points; sft is the mean NLL of the chosen answers."""
@@ -49,10 +41,6 @@ class Config(TrainingConfig):
     """Weight of each loss; by default 1, and 0.2 for sft."""
     reward_scale: float = Field(0.2, gt=0)
     """Nats of implicit margin that reward_aware wants for each point of difference."""
-    guard: Literal["stop", "warn", "off"] = "warn"
-    """What to do when chosen answers lose too much probability themselves."""
-    guard_drop: float = Field(8.0, gt=0)
-    """Nats that the mean log-probability of chosen answers may lose against the reference before the guard acts."""
 
     @model_validator(mode="after")
     def _one_weight_a_loss(self) -> Config:
@@ -72,7 +60,7 @@ def run(job: Job) -> dict[str, Any]:
 
     results = _train(job)
     gc.collect()  # the trainer's cycles hold the model
-    results |= _validate(job)
+    results |= _preference.validate(job)
     forget_checkpoints(job)
     return results
 
@@ -101,7 +89,8 @@ def _train(job: Job) -> dict[str, Any]:
         loss_weights=weights,
     )
     tokenizer = load_tokenizer(model_config)
-    pairs, counts = pair_rows(tokenizer, read_jsonl(job.parent("pairs") / "pairs.jsonl"), model_config.max_length)
+    rows = read_jsonl(job.parent("pairs") / "pairs.jsonl")
+    pairs, counts = _preference.pair_rows(tokenizer, rows, model_config.max_length)
     job.record(**counts.as_dict())
     counts.check(config.max_dropped, "dpo.max_dropped")
     job.say(f"{counts.kept} pairs of {counts.total}")
@@ -115,44 +104,13 @@ def _train(job: Job) -> dict[str, Any]:
     if reason := share_prompts(trainer.model):
         job.say(f"prompts are computed for both answers of a pair: {reason}")
     reference = check_reference(trainer, pairs[:8])
-    results = _training.train(job, trainer, _guard(job, config))
+    way_out = "a smaller dpo.learning_rate, a larger dpo.beta or a larger weight of sft in dpo.loss_weights"
+    results = _training.train(job, trainer, _preference.guard(job, config, way_out))
     save_adapter(model, job.folder / "adapter")
     last = [row for row in trainer.state.log_history if "rewards/margins" in row][-1]
     names = {"margin": "rewards/margins", "accuracy": "rewards/accuracies", "chosen_logp": "logps/chosen"}
     shown = {name: last[key] for name, key in names.items()}
     return counts.as_dict() | reference | results | shown | {"chosen_gain_nats": last["rewards/chosen"] / config.beta}
-
-
-def pair_rows(tokenizer: Any, rows: Any, max_length: int) -> tuple[list[dict[str, Any]], Any]:
-    """Pairs as ids, the prompt as generation encodes it, each answer with its end of turn, and their margin in points;
-    and what became of them.
-    """
-    from stages._rows import Counts
-    from stages._sampling import TemplateError, encode, render, turn_end
-
-    counts = Counts()
-    end = list(turn_end(tokenizer).ids)
-    kept: list[dict[str, Any]] = []
-    for row in rows:
-        counts.total += 1
-        try:
-            prompt = encode(tokenizer, render(tokenizer, row["tools"], row["prompt"], prompt=True))
-        except TemplateError as error:
-            counts.drop("refused", row["id"], str(error))
-            continue
-        sides = {side: encode(tokenizer, row[side]) + end for side in ("chosen", "rejected")}
-        if sides["chosen"] == sides["rejected"]:
-            raise ValueError(f"{row['id']}: chosen and rejected are the same tokens")
-        longest = len(prompt) + max(map(len, sides.values()))
-        if longest > max_length:
-            counts.drop("too_long", row["id"], f"{longest} tokens, model.max_length is {max_length}")
-            continue
-        counts.kept += 1
-        kept.append(
-            {"prompt_ids": prompt, "chosen_ids": sides["chosen"], "rejected_ids": sides["rejected"]}
-            | {"margin": row["margin"]}
-        )
-    return kept, counts
 
 
 def check_reference(trainer: Any, rows: Sequence[dict[str, Any]], tolerance: float = 1e-4) -> dict[str, float]:
@@ -165,10 +123,7 @@ def check_reference(trainer: Any, rows: Sequence[dict[str, Any]], tolerance: flo
     import torch
 
     batch = trainer._prepare_inputs(trainer.data_collator(list(rows)))
-    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
-    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-    with torch.no_grad(), trainer.accelerator.autocast():
-        policy = trainer.model(**inputs, labels=labels, fused_lm_head=True).log_probs.sum(1).chunk(2)
+    policy = _preference.completion_logps(trainer, batch).chunk(2)
     reference = trainer.compute_ref_log_probs(trainer.model, batch)
     margins = trainer.beta * ((policy[0] - reference[0]) - (policy[1] - reference[1]))
     loss = -torch.nn.functional.logsigmoid(margins).mean().item()
@@ -179,55 +134,3 @@ def check_reference(trainer: Any, rows: Sequence[dict[str, Any]], tolerance: flo
             f" margin {margin:.2e} instead of 0; preference training would start from, or be held to, another model"
         )
     return {"loss_at_step_0": loss, "margin_at_step_0": margin}
-
-
-def _guard(job: Job, config: Config) -> Any:
-    """Looks at each logged row; True says to stop training."""
-    told = False
-
-    def look(logs: dict[str, Any]) -> bool:
-        nonlocal told
-        gain = logs.get("rewards/chosen", 0.0) / config.beta
-        if config.guard == "off" or gain >= -config.guard_drop:
-            return False
-        if not told:
-            told = True
-            job.record(guard={"chosen_gain_nats": gain, "action": config.guard})
-            job.say(
-                f"chosen answers lost {-gain:.1f} nats against the reference (dpo.guard_drop={config.guard_drop:g}):"
-                + (" stopping here" if config.guard == "stop" else " both sides are being pushed down")
-                + "; a smaller dpo.learning_rate, a larger dpo.beta or a larger weight of sft in dpo.loss_weights helps"
-            )
-        return config.guard == "stop"
-
-    return look
-
-
-def _validate(job: Job) -> dict[str, Any]:
-    """The contract's rates on the validation requests, greedy, by the adapter as it lies on disk."""
-    from data import dialects, load
-    from stages import _scoring
-    from stages._model import load_policy, load_tokenizer
-
-    settings, how = job.settings, job.settings.stage("evaluate")
-    tokenizer, dialect = load_tokenizer(settings.model), dialects.get(settings.model.dialect)
-    asked = _scoring.spread(load.load(settings.data).validation, how.limit)
-    requests, refused = _scoring.renderable(tokenizer, dialect, asked)
-    if not requests:
-        return {"validation_n": 0}
-    scored = _scoring.answer(
-        load_policy(settings.model, Path(job.folder / "adapter")),
-        tokenizer,
-        dialect,
-        requests,
-        settings.reward,
-        max_new_tokens=how.max_new_tokens or settings.model.max_new_tokens,
-        batch_size=how.batch_size or settings.model.sample_batch,
-        label="validation",
-        job=job,
-    )
-    rates = {name: value for name, value in _scoring.measure(requests, scored).items() if not isinstance(value, dict)}
-    shown = {name: rates[name] for name in ("false_tool_call_rate", "missed_call_rate")}
-    said = ", ".join(f"{name} {'-' if value is None else f'{value:.1%}'}" for name, value in shown.items())
-    job.say(f"{len(requests)} validation requests: {said}")
-    return {"validation_refused_by_template": len(refused)} | {f"validation_{name}": rates[name] for name in rates}

@@ -1,10 +1,10 @@
-"""Base, sft, dpo and merged side by side on the same held-out requests.
+"""Base, every adapter that is done, and merged side by side on the same held-out requests.
 
     python train.py stage=evaluate run=mine [evaluate.limit=100]
 
-One greedy answer a request and model, computed in float32 on a CPU. Needs sft; dpo and merged join where they are done.
-Writes evaluate/{metrics.json,requests.jsonl,predictions.jsonl,report.html}. After an interruption, models that have
-answered are not asked again. Left out: sampling, constrained decoding, and judging texts by anything but rules.
+One greedy answer a request and model, computed in float32 on a CPU. Needs sft; dpo, kto and merged join where they are
+done. Writes evaluate/{metrics.json,requests.jsonl,predictions.jsonl,report.html}. After an interruption, models that
+have answered are not asked again. Left out: sampling, constrained decoding, and judging texts by anything but rules.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from stages._lineage import ADAPTERS, Adapter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,11 +26,11 @@ if TYPE_CHECKING:
     from stages._scoring import Scored
     from stages._settings import Settings
 
-Name = Literal["base", "sft", "dpo", "merged"]
-STAGE_OF = {"sft": "sft", "dpo": "dpo", "merged": "merge"}
+Name = Literal["base", Adapter, "merged"]
+STAGE_OF: dict[str, str] = {stage: stage for stage in ADAPTERS} | {"merged": "merge"}
 
-PARENTS = ("sft",)
-OPTIONAL = ("dpo", "merge")
+PARENTS = ADAPTERS[:1]
+OPTIONAL = (*ADAPTERS[1:], "merge")
 BLOCKS = ("model", "data", "reward")
 
 
@@ -39,7 +41,7 @@ class Config(BaseModel):
     FREE: ClassVar[tuple[str, ...]] = ("batch_size",)
 
     models: list[Name] | None = Field(None, min_length=1)
-    """Which of base, sft, dpo and merged; without it, base and all that are done."""
+    """Which of base, sft, dpo, kto and merged; without it, base and all that are done."""
     limit: int | None = Field(None, ge=1)
     """At most so many requests, evenly spaced over the held-out ones."""
     max_new_tokens: int | None = Field(None, ge=1)
@@ -56,7 +58,7 @@ def run(job: Job) -> dict[str, Any]:
     from data import dialects, load
     from data.formats.world import write_request
     from stages import _scoring
-    from stages._files import write_jsonl, write_text
+    from stages._files import read_json, write_jsonl, write_text
     from stages._model import load_tokenizer
     from stages._report import facts, render
     from stages._summary import expected_against_predicted
@@ -69,6 +71,9 @@ def run(job: Job) -> dict[str, Any]:
     held_out = _scoring.spread(data.test, config.limit)
     requests, refused = _scoring.renderable(load_tokenizer(settings.model), dialect, held_out)
     job.record(data=data.digest, requests=len(requests), requests_refused_by_template=len(refused))
+    merged = job.has("merge") and read_json(job.parent("merge") / "metrics.json")
+    merged_from = merged["adapter"] if merged else None
+    job.record(merged_from=merged_from)
     _scoring.check_refused(refused, len(held_out), config.max_dropped, "evaluate.max_dropped")
     job.say(_scoring.implied(requests, settings.reward))
     rows = [write_request(request) for request in requests]
@@ -90,7 +95,7 @@ def run(job: Job) -> dict[str, Any]:
         write_jsonl(job.folder / "predictions.jsonl", [row for each in predictions.values() for row in each.values()])
         numbers = {name: value for name, value in metrics[model].items() if isinstance(value, int | float)}
         job.log({"step": step, "model": model} | numbers)
-    write_text(job.folder / "report.html", render(metrics, rows, predictions, facts(job, data.digest)))
+    write_text(job.folder / "report.html", render(metrics, rows, predictions, facts(job, data.digest), merged_from))
     print("", "expected against predicted", *expected_against_predicted(rows, predictions), sep="\n", flush=True)
     return metrics
 
@@ -130,7 +135,7 @@ def ask(job: Job, model: str, requests: Sequence[Request], dialect: ModuleType) 
     config = job.settings.model
     if model == "merged":
         config = plain_config(job.parent("merge") / "model", config)
-    adapter = job.parent(model) / "adapter" if model in ("sft", "dpo") else None
+    adapter = job.parent(model) / "adapter" if model in ADAPTERS else None
     policy = load_policy(config, adapter) if adapter else load_base(config)
     return [
         row[0]

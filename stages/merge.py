@@ -1,7 +1,8 @@
 """The adapter put into the base's weights: a plain model that loads anywhere, checked against what it was made from.
 
-    python train.py stage=merge run=mine [merge.dtype=bfloat16]
+    python train.py stage=merge run=mine [merge.adapter=kto merge.dtype=bfloat16]
 
+Merges the adapter of the preference stage that is done (dpo where several are), or else of sft.
 A 4-bit base is dequantised first, since merging into 4-bit weights rounds the adapter away, and the original weights
 are not what the adapter was trained on. The sum is made in float32 on the CPU. The saved model is read back from disk
 and compared with base + adapter on held-out requests. Writes merge/model. Left out: weighted sums of several adapters.
@@ -10,20 +11,24 @@ and compared with base + adapter on held-out requests. Writes merge/model. Left 
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from stages._errors import UserError
+from stages._lineage import ADAPTERS, Adapter, command, last_adapter
 
 if TYPE_CHECKING:
     import torch
 
     from data.transcript import Request
     from stages._job import Job
+    from stages._settings import Settings
 
-PARENTS = ("sft",)
-OPTIONAL = ("dpo",)
+PARENTS = ADAPTERS[:1]
+OPTIONAL = ADAPTERS[1:]
 BLOCKS = ("model", "data", "reward")
 _POSITIONS = 16  # at the end of each row: where the call or the answer is
 
@@ -33,6 +38,8 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
+    adapter: Adapter | None = None
+    """Which stage's adapter to merge; without it, that of the preference stage that is done, dpo where several are."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """How the merged weights are stored. auto: as the base was loaded, which is float32 without a GPU: equal then."""
     requests: int = Field(32, ge=1)
@@ -45,6 +52,18 @@ class Config(BaseModel):
     """Smallest share of requests with the same greedy answer that passes."""
 
 
+def refuse(settings: Settings, above: Mapping[str, Path]) -> None:
+    """UserError for an adapter that is named and not there."""
+    named = settings.stage("merge").adapter
+    if named and named not in above:
+        raise UserError(f"run first: {command(named, settings)}")
+
+
+def reads(settings: Settings, above: Mapping[str, Path]) -> set[str]:
+    """The stage whose adapter is merged, and sft: another adapter, made before or after, changes nothing."""
+    return {ADAPTERS[0], settings.stage("merge").adapter or last_adapter(above)}
+
+
 def run(job: Job) -> dict[str, Any]:
     """Merge, save, read back, compare; returns the differences. RuntimeError where they are above the tolerance."""
     from data import dialects, load
@@ -52,7 +71,7 @@ def run(job: Job) -> dict[str, Any]:
     from stages._model import load_base, load_policy, load_tokenizer, plain_config
 
     config, settings = job.config, job.settings
-    last = "dpo" if job.has("dpo") else "sft"
+    last = config.adapter or last_adapter([stage for stage in ADAPTERS if job.has(stage)])
     job.say(f"merging the adapter of {last}")
     adapter, folder = job.parent(last) / "adapter", job.folder / "model"
     tokenizer, dialect = load_tokenizer(settings.model), dialects.get(settings.model.dialect)

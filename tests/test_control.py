@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from data import dialects
 from data.transcript import Expected, Message, Request, Tool, ToolCall, Transcript
 from data.world import WorldConfig, generate
-from stages import _control, _rows, _sampling, dpo, pairs
+from stages import _control, _preference, _rows, _sampling, pairs
 from stages._model import ModelConfig, load_tokenizer
 from stages._pairing import Candidate, Pair
 from tests import toys
@@ -86,8 +86,8 @@ def test_forged_control_tokens_are_text_in_pairs(family: str, dialect: str) -> N
             for turn in (conversation(said)[1][2], conversation(said)[1][4])
         ]
         row = pairs._pair_row(Pair(asked, *sides, "kind"), tokenizer, speech)
-        (ids,), _ = dpo.pair_rows(tokenizer, [row], max_length=10**6)
-        found[said] = {name: control_ids(tokenizer, each) for name, each in ids.items()}
+        (ids,), _ = _preference.pair_rows(tokenizer, [row], max_length=10**6)
+        found[said] = {name: control_ids(tokenizer, each) for name, each in ids.items() if name != "margin"}
         reading = speech.read(_control.plain(row["chosen"]), asked.tools)
         assert [call.arguments for call in reading.calls] == [conversation(said)[1][2].tool_calls[0].arguments]
     assert found[forged] == found["plain"]

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from data import dialects
 from data.transcript import Expected, Message, Request, Tool, ToolCall
-from stages import _sampling, _training, dpo
+from stages import _preference, _sampling, _training, dpo
 from stages._errors import Interrupted, UserError
 from stages._job import Job, execute
 from stages._pair_trainer import pair_trainer, reward_aware, trl_losses
@@ -48,7 +48,7 @@ def pair(tokenizer: Any, **changes: Any) -> dict[str, Any]:
 
 def test_a_pair_trains_exactly_what_generation_would_read_and_write() -> None:
     tokenizer, native = toys.toy_tokenizer(), dialects.get("native")
-    (row,), counts = dpo.pair_rows(tokenizer, [pair(tokenizer)], max_length=512)
+    (row,), counts = _preference.pair_rows(tokenizer, [pair(tokenizer)], max_length=512)
     assert row["prompt_ids"] == _sampling.encode(tokenizer, _sampling.prompt_of(tokenizer, native, REQUEST))
     tools, chat = native.show(REQUEST.tools, (*REQUEST.messages, CALL))
     whole = _sampling.encode(tokenizer, _sampling.render(tokenizer, tools, chat, prompt=False))
@@ -61,12 +61,14 @@ def test_a_pair_trains_exactly_what_generation_would_read_and_write() -> None:
 
 def test_pairs_that_are_too_long_are_counted_and_equal_sides_are_an_error() -> None:
     tokenizer = toys.toy_tokenizer()
-    _, counts = dpo.pair_rows(tokenizer, [pair(tokenizer), pair(tokenizer, rejected="No " * 400)], max_length=512)
+    _, counts = _preference.pair_rows(
+        tokenizer, [pair(tokenizer), pair(tokenizer, rejected="No " * 400)], max_length=512
+    )
     assert (counts.kept, counts.too_long) == (1, 1)
     with pytest.raises(UserError, match=r"dpo.max_dropped: 1 of 2 rows"):
         counts.check(0.1, "dpo.max_dropped")
     with pytest.raises(ValueError, match="the same tokens"):
-        dpo.pair_rows(tokenizer, [pair(tokenizer, chosen="No idea.")], max_length=512)
+        _preference.pair_rows(tokenizer, [pair(tokenizer, chosen="No idea.")], max_length=512)
 
 
 def test_every_loss_has_a_weight() -> None:
@@ -103,13 +105,14 @@ def test_reward_aware_is_the_divergence_of_the_two_margins() -> None:
 def test_the_guard_acts_when_chosen_answers_lose_more_than_allowed(guard: Any, stops: bool, says: int) -> None:
     said: list[str] = []
     facts: dict[str, Any] = {}
-    job = types.SimpleNamespace(say=said.append, record=lambda **more: facts.update(more))
-    look = dpo._guard(job, dpo.Config(guard=guard, guard_drop=8, beta=0.1))  # type: ignore[arg-type]
+    job: Any = types.SimpleNamespace(name="dpo", say=said.append, record=lambda **more: facts.update(more))
+    look = _preference.guard(job, dpo.Config(guard=guard, guard_drop=8, beta=0.1), "patience")
     assert not look({"rewards/chosen": -0.7})  # 7 nats
     assert [look({"rewards/chosen": -0.9}), look({"rewards/chosen": -0.9})] == [stops, stops]
     assert len(said) == says
     if says:
-        assert "lost 9.0 nats" in said[0]
+        assert "lost 9.0 nats against the reference (dpo.guard_drop=8)" in said[0]
+        assert said[0].endswith("; patience helps")
         assert facts["guard"]["action"] == guard
 
 
@@ -121,7 +124,9 @@ def trainer_of(folder: Path, loss: list[str], weights: list[float], share: bool,
     from trl import DPOConfig
 
     tokenizer = toys.toy_tokenizer()
-    rows, _ = dpo.pair_rows(tokenizer, [pair(tokenizer), pair(tokenizer, rejected="No.", margin=3.0)], max_length=512)
+    rows, _ = _preference.pair_rows(
+        tokenizer, [pair(tokenizer), pair(tokenizer, rejected="No.", margin=3.0)], max_length=512
+    )
     lora = LoraConfig(r=4, init_lora_weights=False, target_modules="all-linear", task_type="CAUSAL_LM")
     torch.manual_seed(1)
     get_peft_model(toys.toy_model("qwen3", len(tokenizer)), lora).save_pretrained(folder / "adapter")

@@ -15,7 +15,9 @@ from data.dialects import native
 from data.transcript import Request, ToolCall
 from stages import evaluate
 from stages._errors import UserError
+from stages._files import write_json
 from stages._job import Job
+from stages._manifest import SCHEMA
 from stages._sampling import Completion
 from stages._schema import block_class
 from stages._scoring import answer, score_one, spread
@@ -153,7 +155,24 @@ def test_models_that_had_answered_before_an_interruption_are_not_asked_again(ben
 def test_dpo_and_merged_join_only_where_they_are_done(bench: Bench) -> None:
     assert list(evaluate.run(bench.job(stages=("sft",)))) == ["base", "sft"]
     assert evaluate.PARENTS == ("sft",)
-    assert evaluate.OPTIONAL == ("dpo", "merge")
+    assert evaluate.OPTIONAL == ("dpo", "kto", "merge")
+
+
+def test_every_adapter_is_shown_and_merged_is_held_against_the_one_it_was_made_from(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.said = lambda model, request: "Hm." if model == "dpo" else habit(model, request)
+    job = bench.job(stages=("sft", "dpo", "kto", "merge"))
+    write_json(job.parent("merge") / "metrics.json", {"adapter": "kto"})
+    metrics = evaluate.run(job)
+    assert list(metrics) == ["base", "sft", "dpo", "kto", "merged"]
+    assert len({tuple(fields) for fields in metrics.values()}) == 1
+    assert job.notes["merged_from"] == "kto"
+    write_json(job.folder / "metrics.json", metrics)
+    write_json(job.folder / "manifest.json", {"schema": SCHEMA, "facts": job.notes})
+    evaluate.after(job)
+    assert "kto and merged: the same completion to 10 of 10 requests" in capsys.readouterr().out
+    assert "merged and kto gave the same completion to 10 of 10" in (job.folder / "report.html").read_text()
 
 
 def test_chosen_models_are_asked_in_the_order_of_the_stages(bench: Bench) -> None:

@@ -53,6 +53,48 @@ def test_the_same_inputs_are_not_computed_twice_and_other_inputs_replace_the_fol
     assert "pour: replacing runs/default/pour (parents.brew changed)" in house("stage=serve").stdout
 
 
+def test_a_stage_that_reads_one_of_several_is_made_from_that_one_alone(house):
+    house.write(
+        "stages/froth.py",
+        '''
+"""Froths."""
+from pydantic import BaseModel, ConfigDict
+PARENTS = ("brew",)
+class Config(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    height: int = 1
+def run(job):
+    (job.folder / "foam").write_text(str(job.config.height))
+    return {}
+''',
+    )
+    house.write(
+        "stages/sip.py",
+        '''
+"""Sips."""
+from pydantic import BaseModel, ConfigDict
+PARENTS = ("brew",)
+OPTIONAL = ("pour", "froth")
+class Config(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    of: str = "pour"
+def reads(settings, above):
+    return {"brew", settings.stage("sip").of}
+def run(job):
+    return {"read": [name for name in ("brew", "pour", "froth") if job.has(name)]}
+''',
+    )
+    assert [house(f"stage={stage}").returncode for stage in ("brew", "pour", "froth", "sip")] == [0, 0, 0, 0]
+    assert house.json("default/sip/metrics.json") == {"read": ["brew", "pour"]}
+    assert list(house.json("default/sip/manifest.json")["parents"]) == ["brew", "pour"]
+    other = house("stage=froth", "froth.height=2")
+    assert "froth: replacing" in other.stdout
+    assert "stale" not in other.stdout
+    assert "sip: done already with the same inputs" in house("stage=sip").stdout
+    assert "sip.of: pour -> froth" in house("stage=sip", "sip.of=froth").stdout
+    assert "froth: now stale, made from the one before: sip" in house("stage=froth", "froth.height=3").stdout
+
+
 def test_a_field_that_changes_no_result_may_change_even_if_it_once_counted(house):
     assert house("brew.nap=0.1").returncode == 0
     code = house.folder.joinpath("stages/brew.py").read_text()

@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from stages import merge
+from stages._errors import UserError
 from stages._job import execute
+from stages._settings import RootConfig, Settings
 from tests import toys
 
 GOOD = {"max_logit_difference": 1e-6, "greedy_agreement": 1.0, "max_logit_change_from_base": 0.5}
@@ -33,6 +35,31 @@ def test_a_faithful_merge_passes() -> None:
 def test_a_merge_that_is_another_model_or_the_base_is_refused(change: dict[str, float], said: str) -> None:
     with pytest.raises(RuntimeError, match=said):
         merge.check(GOOD | change, tolerance=1e-3, agreement=0.95)
+
+
+@pytest.mark.parametrize(
+    ("named", "there", "read"),
+    [
+        (None, {"sft"}, {"sft"}),
+        (None, {"sft", "kto"}, {"sft", "kto"}),
+        (None, {"sft", "dpo", "kto"}, {"sft", "dpo"}),
+        ("kto", {"sft", "dpo", "kto"}, {"sft", "kto"}),
+        ("sft", {"sft", "dpo"}, {"sft"}),
+    ],
+)
+def test_one_adapter_is_merged_dpo_before_kto_before_sft_unless_named(
+    named: Any, there: set[str], read: set[str]
+) -> None:
+    settings = Settings("merge", RootConfig(run="mine"), {"merge": merge.Config(adapter=named)})
+    above = {stage: Path(stage) for stage in there}
+    merge.refuse(settings, above)
+    assert merge.reads(settings, above) == read
+
+
+def test_an_adapter_that_is_named_and_not_there_says_what_to_run_first() -> None:
+    settings = Settings("merge", RootConfig(run="mine"), {"merge": merge.Config(adapter="kto")})
+    with pytest.raises(UserError, match=r"^run first: python train\.py stage=kto run=mine$"):
+        merge.refuse(settings, {"sft": Path(), "dpo": Path()})
 
 
 class Answer(NamedTuple):

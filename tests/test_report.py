@@ -166,6 +166,17 @@ def test_without_dpo_the_verdict_is_about_base_and_sft_and_merged_is_held_agains
     assert lines[-1] == "sft and merged: the same completion to 11 of 24 requests"
 
 
+def test_the_verdict_is_about_the_first_preference_stage_that_is_there() -> None:
+    assert _report.compared(["base", "sft", "kto", "merged"]) == ("sft", "kto")
+    assert _report.compared(["base", "sft", "dpo", "kto", "merged"]) == ("sft", "dpo")
+
+
+def test_merged_is_held_against_the_model_it_was_made_from_where_that_is_known() -> None:
+    _, _, predictions = mixed()
+    assert _report.same_completions(predictions, "sft") == ("sft", 11)
+    assert _report.same_completions(predictions, "kto") is None
+
+
 def test_a_page_of_one_model_has_no_verdict_and_no_examples() -> None:
     found, rows, predictions = mixed()
     parsed = Page(page(({"base": found["base"]}, rows, {"base": predictions["base"]})))
