@@ -3,7 +3,8 @@
     python train.py stage=dpo run=mine [dpo.beta=0.05 dpo.guard=stop dpo.loss=[reward_aware]]
 
 TRL's DPOTrainer goes on with the SFT adapter; its reference is a frozen copy of the same adapter, which is checked
-before the first step. The NLL term and the guard are there because pairs of nearly equal calls push both sides down.
+before the first step. The NLL term and the guards (stages/_guard.py) are there because pairs of nearly equal calls push
+both sides down, and because missed calls are what fewer false calls are easily paid with.
 Writes dpo/adapter and, on validation requests, both error rates. Left out: full fine-tuning, and another reference.
 """
 
@@ -16,9 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from stages._guard import GuardConfig
 from stages._training import TrainingConfig
 
 if TYPE_CHECKING:
+    from stages._guard import Guards
     from stages._job import Job
 
 Loss = Literal[
@@ -31,10 +34,10 @@ BRINGS = ("pairs",)
 BLOCKS = ("model", "data", "reward", "evaluate")
 
 
-class Config(TrainingConfig):
+class Config(GuardConfig, TrainingConfig):
     """Settings of stage=dpo."""
 
-    FREE: ClassVar[tuple[str, ...]] = ("max_dropped", "save_every")  # what the guard sees depends on log_every
+    FREE: ClassVar[tuple[str, ...]] = ("max_dropped", "save_every")  # what the guards see depends on log_every
 
     epochs: float = Field(1.0, gt=0)
     """Passes over the pairs."""
@@ -49,10 +52,6 @@ class Config(TrainingConfig):
     """Weight of each loss; by default 1, and 0.2 for sft."""
     reward_scale: float = Field(0.2, gt=0)
     """Nats of implicit margin that reward_aware wants for each point of difference."""
-    guard: Literal["stop", "warn", "off"] = "warn"
-    """What to do when chosen answers lose too much probability themselves."""
-    guard_drop: float = Field(8.0, gt=0)
-    """Nats that the mean log-probability of chosen answers may lose against the reference before the guard acts."""
 
     @model_validator(mode="after")
     def _one_weight_a_loss(self) -> Config:
@@ -115,12 +114,27 @@ def _train(job: Job) -> dict[str, Any]:
     if reason := share_prompts(trainer.model):
         job.say(f"prompts are computed for both answers of a pair: {reason}")
     reference = check_reference(trainer, pairs[:8])
-    results = _training.train(job, trainer, _guard(job, config))
+    guards = _guards(job, trainer, tokenizer)
+    results = _training.train(job, trainer, guards)
+    if guards:
+        results |= guards.finish(results["steps"])
     save_adapter(model, job.folder / "adapter")
-    last = [row for row in trainer.state.log_history if "rewards/margins" in row][-1]
+    rows = [row for row in trainer.state.log_history if "rewards/margins" in row]
+    kept = results.get("kept_step", results["steps"])
+    last = ([row for row in rows if row["step"] <= kept] or rows[:1])[-1]  # later rows tell of other weights
     names = {"margin": "rewards/margins", "accuracy": "rewards/accuracies", "chosen_logp": "logps/chosen"}
     shown = {name: last[key] for name, key in names.items()}
     return counts.as_dict() | reference | results | shown | {"chosen_gain_nats": last["rewards/chosen"] / config.beta}
+
+
+def _guards(job: Job, trainer: Any, tokenizer: Any) -> Guards | None:
+    from stages._guard import Guards, missed_calls
+
+    config = job.config
+    if config.guard == "off":
+        return None
+    missed = missed_calls(job, trainer, tokenizer, config.guard_requests) if config.guard_requests else None
+    return Guards(job, config, trainer.beta, trainer.model, missed)
 
 
 def pair_rows(tokenizer: Any, rows: Any, max_length: int) -> tuple[list[dict[str, Any]], Any]:
@@ -179,28 +193,6 @@ def check_reference(trainer: Any, rows: Sequence[dict[str, Any]], tolerance: flo
             f" margin {margin:.2e} instead of 0; preference training would start from, or be held to, another model"
         )
     return {"loss_at_step_0": loss, "margin_at_step_0": margin}
-
-
-def _guard(job: Job, config: Config) -> Any:
-    """Looks at each logged row; True says to stop training."""
-    told = False
-
-    def look(logs: dict[str, Any]) -> bool:
-        nonlocal told
-        gain = logs.get("rewards/chosen", 0.0) / config.beta
-        if config.guard == "off" or gain >= -config.guard_drop:
-            return False
-        if not told:
-            told = True
-            job.record(guard={"chosen_gain_nats": gain, "action": config.guard})
-            job.say(
-                f"chosen answers lost {-gain:.1f} nats against the reference (dpo.guard_drop={config.guard_drop:g}):"
-                + (" stopping here" if config.guard == "stop" else " both sides are being pushed down")
-                + "; a smaller dpo.learning_rate, a larger dpo.beta or a larger weight of sft in dpo.loss_weights helps"
-            )
-        return config.guard == "stop"
-
-    return look
 
 
 def _validate(job: Job) -> dict[str, Any]:
