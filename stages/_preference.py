@@ -1,24 +1,25 @@
-"""What stages that train on pairs.jsonl share: settings, pairs as ids, log-probabilities, guard, rates at the end."""
+"""What stages that train on pairs.jsonl share: settings, pairs as ids, log-probabilities, guards, rates at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from stages._guard import GuardConfig
 from stages._training import TrainingConfig
 
 if TYPE_CHECKING:
     import torch
 
+    from stages._guard import Guards
     from stages._job import Job
 
 
-class PreferenceConfig(TrainingConfig):
+class PreferenceConfig(GuardConfig, TrainingConfig):
     """Settings of every stage that goes on from the SFT adapter with pairs.jsonl."""
 
-    FREE: ClassVar[tuple[str, ...]] = ("max_dropped", "save_every")  # what the guard sees depends on log_every
+    FREE: ClassVar[tuple[str, ...]] = ("max_dropped", "save_every")  # what the guards see depends on log_every
 
     epochs: float = Field(1.0, gt=0)
     """Passes over the pairs."""
@@ -26,10 +27,6 @@ class PreferenceConfig(TrainingConfig):
     """Steps between rows of log.jsonl."""
     beta: float = Field(0.1, gt=0)
     """How strongly the policy is held to the reference; smaller lets it go further."""
-    guard: Literal["stop", "warn", "off"] = "warn"
-    """What to do when chosen answers lose too much probability themselves."""
-    guard_drop: float = Field(8.0, gt=0)
-    """Nats that the mean log-probability of chosen answers may lose against the reference before the guard acts."""
 
 
 def pair_rows(tokenizer: Any, rows: Any, max_length: int) -> tuple[list[dict[str, Any]], Any]:
@@ -75,27 +72,15 @@ def completion_logps(trainer: Any, batch: dict[str, Any], kind: str = "") -> tor
     return outputs.log_probs.sum(1)
 
 
-def guard(job: Job, config: PreferenceConfig, way_out: str) -> Callable[[dict[str, Any]], bool]:
-    """Looks at each logged row; True says to stop training. `way_out` is the advice it gives."""
-    told = False
+def guards(job: Job, trainer: Any, tokenizer: Any, way_out: str) -> Guards | None:
+    """The guards of this training, None where they are off. `way_out` is the advice they give."""
+    from stages._guard import Guards, missed_calls
 
-    def look(logs: dict[str, Any]) -> bool:
-        nonlocal told
-        gain = logs.get("rewards/chosen", 0.0) / config.beta
-        if config.guard == "off" or gain >= -config.guard_drop:
-            return False
-        if not told:
-            told = True
-            job.record(guard={"chosen_gain_nats": gain, "action": config.guard})
-            job.say(
-                f"chosen answers lost {-gain:.1f} nats against the reference"
-                f" ({job.name}.guard_drop={config.guard_drop:g}):"
-                + (" stopping here" if config.guard == "stop" else " both sides are being pushed down")
-                + f"; {way_out} helps"
-            )
-        return config.guard == "stop"
-
-    return look
+    config = job.config
+    if config.guard == "off":
+        return None
+    missed = missed_calls(job, trainer, tokenizer, config.guard_requests) if config.guard_requests else None
+    return Guards(job, config, trainer.beta, trainer.model, missed, way_out)
 
 
 def validate(job: Job) -> dict[str, Any]:

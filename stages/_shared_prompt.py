@@ -19,6 +19,7 @@ def share_prompts(model: Any) -> str | None:
     """Have this causal LM (or PEFT model) compute batches [chosen rows, rejected rows] so; else why it cannot.
 
     The batch is what TRL's collator makes: right-padded `input_ids` [2 B, L] with their `attention_mask`.
+    A forward pass with a cache is computed as it always was.
     """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = causal.config.get_text_config()
@@ -33,6 +34,8 @@ def share_prompts(model: Any) -> str | None:
 
     @functools.wraps(forward)
     def shared(input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> Any:
+        if kwargs.get("past_key_values") is not None:  # generation, whose rows are no pairs
+            return forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         ids, positions, mask, places = pack(input_ids, attention_mask)
         outputs = forward(input_ids=ids, position_ids=positions, attention_mask=mask, **kwargs)
         hidden = outputs.last_hidden_state

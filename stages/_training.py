@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +17,7 @@ from stages._memory import MEMORY_WORDS, device, memory_gib
 from stages._model import compute_dtype, is_quantized
 
 if TYPE_CHECKING:
+    from stages._guard import Guards
     from stages._job import Job
 
 # Arguments of TRL that have a place of their own here; two places would contradict each other.
@@ -184,10 +185,10 @@ class LengthGrouped:
             yield from group
 
 
-def train(job: Job, trainer: Any, guard: Callable[[dict[str, Any]], bool] | None = None) -> dict[str, Any]:
+def train(job: Job, trainer: Any, guards: Guards | None = None) -> dict[str, Any]:
     """Train, or go on from the newest whole checkpoint; prints and returns what it took. Interrupted: saves and raises.
 
-    `guard` sees every logged row, and ends the training by returning True.
+    `guards` see every step and every logged row, and may end the training; what they know is part of a checkpoint.
     """
     from transformers import PrinterCallback
 
@@ -198,8 +199,10 @@ def train(job: Job, trainer: Any, guard: Callable[[dict[str, Any]], bool] | None
     first = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     job.rewind(first)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_watch(job, first, guard))
+    trainer.add_callback(_watch(job, first, guards))
     before = memory_gib()
+    if guards:
+        guards.begin(checkpoint)
     job.say(f"{before:.2f} GiB {MEMORY_WORDS[device()]} before training")
     began = time.monotonic()
     with job.finishing_steps():
@@ -223,7 +226,7 @@ def train(job: Job, trainer: Any, guard: Callable[[dict[str, Any]], bool] | None
     }
 
 
-def _watch(job: Job, first: int, guard: Callable[[dict[str, Any]], bool] | None) -> Any:
+def _watch(job: Job, first: int, guards: Guards | None) -> Any:
     """The callback that shows progress, writes log.jsonl, seals checkpoints, and stops after the step when asked to."""
     from transformers import TrainerCallback
 
@@ -236,17 +239,25 @@ def _watch(job: Job, first: int, guard: Callable[[dict[str, Any]], bool] | None)
                 self.loss = f"loss {logs['loss']:.3f}"
             if logs and "train_runtime" not in logs:
                 job.log({"step": state.global_step} | logs)
-            if guard and logs and guard(logs):
-                control.should_save = control.should_training_stop = True
-                state.max_steps = state.global_step  # so that what is saved is seen to be the end
+            if guards and logs and guards.row(state.global_step, logs):
+                self.end(state, control)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.bar.update(state.global_step, self.loss)
+            if guards and guards.step(state.global_step):
+                self.end(state, control)
             if job.stopping:
                 control.should_save = control.should_training_stop = True
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            seal(job.folder / "checkpoints" / f"checkpoint-{state.global_step}")
+            checkpoint = job.folder / "checkpoints" / f"checkpoint-{state.global_step}"
+            if guards:
+                guards.save(checkpoint)
+            seal(checkpoint)
+
+        def end(self, state: Any, control: Any) -> None:
+            control.should_save = control.should_training_stop = True
+            state.max_steps = state.global_step  # so that what is saved is seen to be the end
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.bar.close()

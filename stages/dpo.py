@@ -3,7 +3,8 @@
     python train.py stage=dpo run=mine [dpo.beta=0.05 dpo.guard=stop dpo.loss=[reward_aware]]
 
 TRL's DPOTrainer goes on with the SFT adapter; its reference is a frozen copy of the same adapter, which is checked
-before the first step. The NLL term and the guard are there because pairs of nearly equal calls push both sides down.
+before the first step. The NLL term and the guards (stages/_guard.py) are there because pairs of nearly equal calls push
+both sides down, and because missed calls are what fewer false calls are easily paid with.
 Writes dpo/adapter and, on validation requests, both error rates. Left out: full fine-tuning, and another reference.
 """
 
@@ -105,9 +106,14 @@ def _train(job: Job) -> dict[str, Any]:
         job.say(f"prompts are computed for both answers of a pair: {reason}")
     reference = check_reference(trainer, pairs[:8])
     way_out = "a smaller dpo.learning_rate, a larger dpo.beta or a larger weight of sft in dpo.loss_weights"
-    results = _training.train(job, trainer, _preference.guard(job, config, way_out))
+    guards = _preference.guards(job, trainer, tokenizer, way_out)
+    results = _training.train(job, trainer, guards)
+    if guards:
+        results |= guards.finish(results["steps"])
     save_adapter(model, job.folder / "adapter")
-    last = [row for row in trainer.state.log_history if "rewards/margins" in row][-1]
+    rows = [row for row in trainer.state.log_history if "rewards/margins" in row]
+    kept = results.get("kept_step", results["steps"])
+    last = ([row for row in rows if row["step"] <= kept] or rows[:1])[-1]  # later rows tell of other weights
     names = {"margin": "rewards/margins", "accuracy": "rewards/accuracies", "chosen_logp": "logps/chosen"}
     shown = {name: last[key] for name, key in names.items()}
     return counts.as_dict() | reference | results | shown | {"chosen_gain_nats": last["rewards/chosen"] / config.beta}

@@ -109,7 +109,10 @@ def _train(job: Job) -> dict[str, Any]:
         )
     reference = check_reference(trainer, answers[:8])
     way_out = "a smaller kto.learning_rate, a larger kto.beta or a larger kto.desirable_weight"
-    results = _training.train(job, trainer, _preference.guard(job, config, way_out))
+    guards = _preference.guards(job, trainer, tokenizer, way_out)
+    results = _training.train(job, trainer, guards)
+    if guards:
+        results |= guards.finish(results["steps"])
     save_adapter(model, job.folder / "adapter")
     names = {"margin": "rewards/margins", "kl": "kl", "chosen_logp": "logps/chosen", "chosen_gain": "rewards/chosen"}
     # A logged row may be of answers of one side alone.

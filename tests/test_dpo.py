@@ -1,4 +1,4 @@
-"""Preference training: pairs as ids, the check of the reference, the guard; and, slow, whole runs on a toy."""
+"""Preference training: pairs as ids, the check of the reference, measuring on the way; and, slow, runs on a toy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import inspect
 import json
 import math
 import os
+import random
 import re
 import shutil
 import signal
@@ -20,8 +21,9 @@ from pydantic import ValidationError
 
 from data import dialects
 from data.transcript import Expected, Message, Request, Tool, ToolCall
-from stages import _preference, _sampling, _training, dpo
+from stages import _checkpoints, _preference, _sampling, _training, dpo
 from stages._errors import Interrupted, UserError
+from stages._guard import missed_calls
 from stages._job import Job, execute
 from stages._pair_trainer import pair_trainer, reward_aware, trl_losses
 from stages._shared_prompt import share_prompts
@@ -101,21 +103,6 @@ def test_reward_aware_is_the_divergence_of_the_two_margins() -> None:
     assert implicit.grad.tolist() == pytest.approx((torch.sigmoid(implicit) - torch.sigmoid(target)).tolist(), abs=1e-6)
 
 
-@pytest.mark.parametrize(("guard", "stops", "says"), [("stop", True, 1), ("warn", False, 1), ("off", False, 0)])
-def test_the_guard_acts_when_chosen_answers_lose_more_than_allowed(guard: Any, stops: bool, says: int) -> None:
-    said: list[str] = []
-    facts: dict[str, Any] = {}
-    job: Any = types.SimpleNamespace(name="dpo", say=said.append, record=lambda **more: facts.update(more))
-    look = _preference.guard(job, dpo.Config(guard=guard, guard_drop=8, beta=0.1), "patience")
-    assert not look({"rewards/chosen": -0.7})  # 7 nats
-    assert [look({"rewards/chosen": -0.9}), look({"rewards/chosen": -0.9})] == [stops, stops]
-    assert len(said) == says
-    if says:
-        assert "lost 9.0 nats against the reference (dpo.guard_drop=8)" in said[0]
-        assert said[0].endswith("; patience helps")
-        assert facts["guard"]["action"] == guard
-
-
 def trainer_of(folder: Path, loss: list[str], weights: list[float], share: bool, **aware: float) -> tuple[Any, Any]:
     """A trainer whose policy has moved away from its reference, and one batch of it."""
     import torch
@@ -184,6 +171,35 @@ def test_the_trainer_adds_reward_aware_from_the_margins_of_its_rows(tmp_path: Pa
     implicit = 0.1 * ((chosen - reference[0]) - (rejected - reference[1]))
     nll = -logps.chunk(2)[0].sum() / (labels.chunk(2)[0] != -100).sum()
     assert loss == pytest.approx((0.5 * reward_aware(implicit, 0.3 * margins).mean() + 0.2 * nll).item(), abs=1e-5)
+
+
+def test_measuring_missed_calls_leaves_a_model_in_training_as_it_was(tmp_path: Path) -> None:
+    import torch
+
+    trainer, batch = trainer_of(tmp_path, ["sigmoid", "sft"], [1.0, 0.2], share=True)
+    model = trainer.model.train()
+    backbone = model.get_base_model().base_model
+    said: list[str] = []
+    blocks = {"pairs": {}, "dpo": {}, "evaluate": {"max_new_tokens": 8}}
+    settings = toys.toy_settings(tmp_path, "dpo", toys.toy_checkpoint(tmp_path / "model"), **blocks)
+    job: Any = types.SimpleNamespace(settings=settings, say=said.append)
+    measure = missed_calls(job, trainer, toys.toy_tokenizer(), 3)
+    assert measure is not None
+
+    def state() -> Any:
+        flags = [(name, one.training) for name, one in model.named_modules()]
+        trained = [name for name, one in model.named_parameters() if one.requires_grad]
+        return flags, trained, model.active_adapter, backbone.forward, random.getstate(), torch.get_rng_state().tolist()
+
+    before = state(), loss_and_gradient(trainer, dict(batch))
+    trainer.model.zero_grad()
+    rate = measure()
+    assert state() == before[0]
+    loss, gradient = loss_and_gradient(trainer, dict(batch))
+    assert loss == before[1][0]
+    assert torch.equal(gradient, before[1][1])
+    assert rate == 1.0  # random weights do not call
+    assert said == []
 
 
 # ----- slow: whole runs -----
@@ -282,14 +298,67 @@ def test_adapters_that_trl_rounded_to_bfloat16_are_refused(
         run_dpo(copied(tuned, tmp_path), tuned, epochs=1)
 
 
+def tensors(path: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(path / "adapter_model.safetensors")
+
+
+# Chosen answers are unlearnt, so that each step costs them more than the one before.
+RUINOUS: dict[str, Any] = {
+    "loss": ["sft"], "loss_weights": [-1.0], "learning_rate": 1e-3, "schedule": "constant", "guard_drop": 6.0,
+    "guard_drop_share": None,
+}  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("tuned", ["none"], indirect=True)
-def test_the_guard_stops_training_and_the_stage_ends_well(tuned: Tuned, tmp_path: Path) -> None:
-    folder = copied(tuned, tmp_path)
-    metrics = run_dpo(
-        folder, tuned, guard="stop", guard_drop=1e-6, loss=["hinge"], loss_weights=[1.0], learning_rate=0.5
+def test_a_guard_that_stops_keeps_the_weights_of_the_last_good_step_also_when_resumed(
+    tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, again = copied(tuned, tmp_path / "other"), copied(tuned, tmp_path / "again")
+    with monkeypatch.context() as patched:
+        patched.setattr(_checkpoints, "forget_checkpoints", lambda job: None)
+        run_dpo(other, tuned, **RUINOUS, guard="off", save_every=1, trainer={"save_total_limit": None})
+    folder = copied(tuned, tmp_path / "stopped")
+    metrics = run_dpo(folder, tuned, **RUINOUS, guard="stop")
+    tripped, kept = metrics["guard_chosen_drop_step"], metrics["kept_step"]
+    assert metrics["steps"] == tripped
+    assert kept == tripped - 2 > 0  # the row of a step tells of the weights before it
+    good, found = (
+        tensors(other / f"runs/toy/dpo/checkpoints/checkpoint-{kept}"),
+        tensors(folder / "runs/toy/dpo/adapter"),
     )
+    assert good.keys() == found.keys()
+    assert all((good[name] == found[name]).all() for name in good)
     manifest = json.loads((folder / "runs/toy/dpo/manifest.json").read_text())
     assert manifest["status"] == "done"
     assert manifest["facts"]["guard"]["action"] == "stop"
-    assert metrics["steps"] < 6
+    assert manifest["facts"]["guard"]["tripped"]["chosen_drop"]["step"] == tripped
+
+    plain = Job.log
+
+    def interrupt(job: Job, row: dict[str, Any]) -> None:
+        plain(job, row)
+        if row.get("step") == kept and job.name == "dpo":  # seen after the next step
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Job, "log", interrupt)
+        with pytest.raises(Interrupted):
+            run_dpo(again, tuned, **RUINOUS, guard="stop")
+    resumed = run_dpo(again, tuned, **RUINOUS, guard="stop")
+    assert resumed["resumed_from_step"] == tripped - 1
+    assert (resumed["guard_chosen_drop_step"], resumed["kept_step"]) == (tripped, kept)
+    assert adapter_digest(again) == adapter_digest(folder)
+
+
+@pytest.mark.slow
+def test_measuring_at_every_step_changes_no_byte_of_the_adapter(tuned: Tuned, tmp_path: Path) -> None:
+    plain, watched = copied(tuned, tmp_path / "plain"), copied(tuned, tmp_path / "watched")
+    run_dpo(plain, tuned, epochs=1, guard="off")
+    metrics = run_dpo(watched, tuned, epochs=1, guard="warn", guard_every=1, guard_requests=3)
+    assert metrics["guard_missed_rate"] is not None
+    logged = [json.loads(line) for line in (watched / "runs/toy/dpo/log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in logged if "guard/missed_call_rate" in row] == list(range(1, metrics["steps"] + 1))
+    assert adapter_digest(watched) == adapter_digest(plain) != adapter_digest(plain, "sft")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from stages._decoding import decode
 from stages._shared_prompt import pack, share_prompts
 from tests.toys import toy_model
 
@@ -56,6 +57,20 @@ def test_a_common_prefix_stands_once() -> None:
     assert mask[0, 0, 8].tolist()[:9] == [True] * 5 + [False] * 3 + [True]
     assert places[4, 5] == 8
     assert ids.shape[1] == 9 < 2 * 8
+
+
+def test_generation_goes_around_it() -> None:
+    import torch
+
+    prompts = [[5, 6, 7, 8, 9], [5, 6, 7, 8], [20, 21]]
+    found = []
+    for share in (False, True):
+        model = toy_model("qwen3", 64).eval()
+        if share:
+            assert share_prompts(model) is None
+        with torch.inference_mode():
+            found.append([ids for ids, _, _ in decode(model, prompts, 1, 6, frozenset())])
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(("family", "reason"), [("gemma3", "do not attend to everything")])
