@@ -35,11 +35,15 @@ BLOCKS = ("model", "data", "reward", "evaluate")
 class Config(PreferenceConfig):
     """Settings of stage=dpo."""
 
+    epochs: float = Field(2.0, gt=0)
+    """Passes over the pairs."""
+    batch_size: int = Field(8, ge=1)
+    """Pairs a step. What does not fit at once (model.micro_batch) is accumulated."""
     loss: list[Loss] = Field(["sigmoid", "sft"], min_length=1)
     """Losses that are added up: any of TRL's DPOTrainer, and reward_aware, which pulls the implicit margin of a pair
     towards its margin in points; sft is the mean NLL of the chosen answers."""
     loss_weights: list[float] | None = None
-    """Weight of each loss; by default 1, and 0.2 for sft."""
+    """Weight of each loss; by default 1 each."""
     reward_scale: float = Field(0.2, gt=0)
     """Nats of implicit margin that reward_aware wants for each point of difference."""
 
@@ -52,7 +56,7 @@ class Config(PreferenceConfig):
     @property
     def weights(self) -> list[float]:
         """The weight of each loss."""
-        return self.loss_weights or [0.2 if name == "sft" else 1.0 for name in self.loss]
+        return self.loss_weights or [1.0] * len(self.loss)
 
 
 def run(job: Job) -> dict[str, Any]:

@@ -27,6 +27,8 @@ BLOCKS = ("model", "data")
 class Config(TrainingConfig):
     """Settings of stage=sft."""
 
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the rows: thousands need no second one, a few hundred want two or three."""
     batch_size: int = Field(8, ge=1)
     """Rows a step. What does not fit at once (model.micro_batch) is accumulated."""
     rank: int = Field(16, ge=1)
