@@ -115,9 +115,9 @@ def _train(job: Job) -> dict[str, Any]:
     if guards:
         results |= guards.finish(results["steps"])
     save_adapter(model, job.folder / "adapter")
-    rows = [row for row in trainer.state.log_history if "rewards/margins" in row]
+    logged = [row for row in trainer.state.log_history if "rewards/margins" in row]
     kept = results.get("kept_step", results["steps"])
-    last = ([row for row in rows if row["step"] <= kept] or rows[:1])[-1]  # later rows tell of other weights
+    last = ([row for row in logged if row["step"] <= kept] or logged[:1])[-1]  # later rows tell of other weights
     names = {"margin": "rewards/margins", "accuracy": "rewards/accuracies", "chosen_logp": "logps/chosen"}
     shown = {name: last[key] for name, key in names.items()}
     return counts.as_dict() | reference | results | shown | {"chosen_gain_nats": last["rewards/chosen"] / config.beta}
