@@ -28,8 +28,8 @@ def prepare(settings: Settings, heavy: bool) -> int:
     threads = settings.root.threads or _asked_threads() or _physical_cores()
     os.environ["OMP_NUM_THREADS"] = str(threads)
     # How long a thread spins before it sleeps, read when torch is first loaded. LoRA steps of the embedded model on two
-    # threads, tokens/s alone and next to one busy process: libgomp's own 7,500 and 1,600; none 5,000 and 4,000;
-    # 2,000 turns 6,200 and 3,700; 10,000 turns 7,600 and more than the 1,900 of 20,000.
+    # threads, tokens/s alone and next to one busy process: libgomp's own 7,500 and 1,600; sleeping at once 5,000 and
+    # 3,100; 10,000 turns 7,600 and 2,000.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # TRL's trainers report each start otherwise
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # it deadlocks after a fork, and says so on every start
