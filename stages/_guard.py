@@ -268,7 +268,7 @@ def missed_calls(job: Job, trainer: Any, tokenizer: Any, limit: int) -> Callable
     from stages import _scoring
     from stages._metrics import needs_call
 
-    settings, how = job.settings, job.settings.stage("evaluate")
+    settings = job.settings
     dialect = dialects.get(settings.model.dialect)
     asked = _scoring.spread([one for one in load.load(settings.data).validation if needs_call(one)], limit)
     requests, _ = _scoring.renderable(tokenizer, dialect, asked)
@@ -278,16 +278,7 @@ def missed_calls(job: Job, trainer: Any, tokenizer: Any, limit: int) -> Callable
 
     def measure() -> float:
         with trainer.accelerator.autocast():
-            scored = _scoring.answer(
-                trainer.model,
-                tokenizer,
-                dialect,
-                requests,
-                settings.reward,
-                max_new_tokens=how.max_new_tokens or settings.model.max_new_tokens,
-                batch_size=how.batch_size or settings.model.sample_batch,
-                label="missed calls",
-            )
+            scored = _scoring.answer_as_evaluated(trainer.model, tokenizer, dialect, requests, settings, "missed calls")
         rate: float = _scoring.measure(requests, scored)["missed_call_rate"]
         return rate
 

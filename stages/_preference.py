@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -12,7 +14,6 @@ from stages._training import TrainingConfig
 if TYPE_CHECKING:
     import torch
 
-    from stages._guard import Guards
     from stages._job import Job
 
 
@@ -72,15 +73,43 @@ def completion_logps(trainer: Any, batch: dict[str, Any], kind: str = "") -> tor
     return outputs.log_probs.sum(1)
 
 
-def guards(job: Job, trainer: Any, tokenizer: Any, way_out: str) -> Guards | None:
-    """The guards of this training, None where they are off. `way_out` is the advice they give."""
+def load_pairs(job: Job, tokenizer: Any) -> tuple[list[dict[str, Any]], Any]:
+    """The pairs of the stage before as `pair_rows` makes them; UserError where too many had to be left out."""
+    from stages._files import read_jsonl
+
+    rows = read_jsonl(job.parent("pairs") / "pairs.jsonl")
+    pairs, counts = pair_rows(tokenizer, rows, job.settings.model.max_length)
+    job.record(**counts.as_dict())
+    counts.check(job.config.max_dropped, f"{job.name}.max_dropped")
+    return pairs, counts
+
+
+def train(job: Job, trainer: Any, tokenizer: Any, way_out: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Train under the guards, whose advice is `way_out`; what it took, and the logged rows of the weights that stay."""
+    from stages import _training
     from stages._guard import Guards, missed_calls
 
-    config = job.config
-    if config.guard == "off":
-        return None
-    missed = missed_calls(job, trainer, tokenizer, config.guard_requests) if config.guard_requests else None
-    return Guards(job, config, trainer.beta, trainer.model, missed, way_out)
+    config, guards = job.config, None
+    if config.guard != "off":
+        missed = missed_calls(job, trainer, tokenizer, config.guard_requests) if config.guard_requests else None
+        guards = Guards(job, config, trainer.beta, trainer.model, missed, way_out)
+    results = _training.train(job, trainer, guards)
+    if guards:
+        results |= guards.finish(results["steps"])
+    kept = results.get("kept_step", results["steps"])
+    rows = [row for row in trainer.state.log_history if any(key.startswith("rewards/") for key in row)]
+    return results, [row for row in rows if row["step"] <= kept] or rows[:1]  # later rows tell of other weights
+
+
+def train_and_validate(job: Job, train_stage: Callable[[Job], dict[str, Any]]) -> dict[str, Any]:
+    """A whole stage: train, ask the validation requests, tidy up; the results of both."""
+    from stages._checkpoints import forget_checkpoints
+
+    results = train_stage(job)
+    gc.collect()  # the trainer's cycles hold the model
+    results |= validate(job)
+    forget_checkpoints(job)
+    return results
 
 
 def validate(job: Job) -> dict[str, Any]:
@@ -89,23 +118,14 @@ def validate(job: Job) -> dict[str, Any]:
     from stages import _scoring
     from stages._model import load_policy, load_tokenizer
 
-    settings, how = job.settings, job.settings.stage("evaluate")
+    settings = job.settings
     tokenizer, dialect = load_tokenizer(settings.model), dialects.get(settings.model.dialect)
-    asked = _scoring.spread(load.load(settings.data).validation, how.limit)
+    asked = _scoring.spread(load.load(settings.data).validation, settings.stage("evaluate").limit)
     requests, refused = _scoring.renderable(tokenizer, dialect, asked)
     if not requests:
         return {"validation_n": 0}
-    scored = _scoring.answer(
-        load_policy(settings.model, job.folder / "adapter"),
-        tokenizer,
-        dialect,
-        requests,
-        settings.reward,
-        max_new_tokens=how.max_new_tokens or settings.model.max_new_tokens,
-        batch_size=how.batch_size or settings.model.sample_batch,
-        label="validation",
-        job=job,
-    )
+    model = load_policy(settings.model, job.folder / "adapter")
+    scored = _scoring.answer_as_evaluated(model, tokenizer, dialect, requests, settings, "validation", job)
     rates = {name: value for name, value in _scoring.measure(requests, scored).items() if not isinstance(value, dict)}
     shown = {name: rates[name] for name in ("false_tool_call_rate", "missed_call_rate")}
     said = ", ".join(f"{name} {'-' if value is None else f'{value:.1%}'}" for name, value in shown.items())

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from stages._job import Job
     from stages._sampling import Completion
+    from stages._settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,3 +125,27 @@ def answer(
         model, tokenizer, dialect, requests, max_new_tokens=max_new_tokens, batch_size=batch_size, label=label, job=job
     )
     return [row[0] for row in score(requests, completions, dialect, reward)]
+
+
+def answer_as_evaluated(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    dialect: ModuleType,
+    requests: Sequence[Request],
+    settings: Settings,
+    label: str,
+    job: Job | None = None,
+) -> list[Scored]:
+    """One greedy answer to each request, of the length and in batches of the size that the evaluate block says."""
+    how = settings.stage("evaluate")
+    return answer(
+        model,
+        tokenizer,
+        dialect,
+        requests,
+        settings.reward,
+        max_new_tokens=how.max_new_tokens or settings.model.max_new_tokens,
+        batch_size=how.batch_size or settings.model.sample_batch,
+        label=label,
+        job=job,
+    )

@@ -10,7 +10,6 @@ Writes dpo/adapter and, on validation requests, both error rates. Left out: full
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -61,13 +60,7 @@ class Config(PreferenceConfig):
 
 def run(job: Job) -> dict[str, Any]:
     """Train on the pairs, then ask the validation requests; returns losses, margins, costs and validation rates."""
-    from stages._checkpoints import forget_checkpoints
-
-    results = _train(job)
-    gc.collect()  # the trainer's cycles hold the model
-    results |= _preference.validate(job)
-    forget_checkpoints(job)
-    return results
+    return _preference.train_and_validate(job, _train)
 
 
 def _train(job: Job) -> dict[str, Any]:
@@ -75,7 +68,6 @@ def _train(job: Job) -> dict[str, Any]:
     from trl import DPOConfig
 
     from stages import _training
-    from stages._files import read_jsonl
     from stages._model import load_policy, load_tokenizer, save_adapter
     from stages._pair_trainer import REWARD_AWARE, pair_trainer, trl_losses
     from stages._shared_prompt import share_prompts
@@ -94,10 +86,7 @@ def _train(job: Job) -> dict[str, Any]:
         loss_weights=weights,
     )
     tokenizer = load_tokenizer(model_config)
-    rows = read_jsonl(job.parent("pairs") / "pairs.jsonl")
-    pairs, counts = _preference.pair_rows(tokenizer, rows, model_config.max_length)
-    job.record(**counts.as_dict())
-    counts.check(config.max_dropped, "dpo.max_dropped")
+    pairs, counts = _preference.load_pairs(job, tokenizer)
     job.say(f"{counts.kept} pairs of {counts.total}")
 
     lengths = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in pairs]
@@ -110,14 +99,9 @@ def _train(job: Job) -> dict[str, Any]:
         job.say(f"prompts are computed for both answers of a pair: {reason}")
     reference = check_reference(trainer, pairs[:8])
     way_out = "a smaller dpo.learning_rate, a larger dpo.beta or a larger weight of sft in dpo.loss_weights"
-    guards = _preference.guards(job, trainer, tokenizer, way_out)
-    results = _training.train(job, trainer, guards)
-    if guards:
-        results |= guards.finish(results["steps"])
+    results, logged = _preference.train(job, trainer, tokenizer, way_out)
     save_adapter(model, job.folder / "adapter")
-    logged = [row for row in trainer.state.log_history if "rewards/margins" in row]
-    kept = results.get("kept_step", results["steps"])
-    last = ([row for row in logged if row["step"] <= kept] or logged[:1])[-1]  # later rows tell of other weights
+    last = logged[-1]
     names = {"margin": "rewards/margins", "accuracy": "rewards/accuracies", "chosen_logp": "logps/chosen"}
     shown = {name: last[key] for name, key in names.items()}
     return counts.as_dict() | reference | results | shown | {"chosen_gain_nats": last["rewards/chosen"] / config.beta}

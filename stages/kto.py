@@ -14,7 +14,6 @@ requests, both error rates. Left out: full fine-tuning, another reference, and a
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping, Sequence
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any, Literal
@@ -63,13 +62,7 @@ class Config(PreferenceConfig):
 
 def run(job: Job) -> dict[str, Any]:
     """Train on the answers, then ask the validation requests; returns losses, rewards, costs and validation rates."""
-    from stages._checkpoints import forget_checkpoints
-
-    results = _train(job)
-    gc.collect()  # the trainer's cycles hold the model
-    results |= _preference.validate(job)
-    forget_checkpoints(job)
-    return results
+    return _preference.train_and_validate(job, _train)
 
 
 def _train(job: Job) -> dict[str, Any]:
@@ -77,15 +70,11 @@ def _train(job: Job) -> dict[str, Any]:
     from trl import KTOConfig
 
     from stages import _training
-    from stages._files import read_jsonl
     from stages._model import load_policy, load_tokenizer, save_adapter
 
     config, model_config = job.config, job.settings.model
     tokenizer = load_tokenizer(model_config)
-    rows = read_jsonl(job.parent("pairs") / "pairs.jsonl")
-    pairs, counts = _preference.pair_rows(tokenizer, rows, model_config.max_length)
-    job.record(**counts.as_dict())
-    counts.check(config.max_dropped, "kto.max_dropped")
+    pairs, counts = _preference.load_pairs(job, tokenizer)
     answers = answer_rows(pairs)
     if config.loss == "kto":
         check_prompts(answers)
@@ -109,14 +98,11 @@ def _train(job: Job) -> dict[str, Any]:
         )
     reference = check_reference(trainer, answers[:8])
     way_out = "a smaller kto.learning_rate, a larger kto.beta or a larger kto.desirable_weight"
-    guards = _preference.guards(job, trainer, tokenizer, way_out)
-    results = _training.train(job, trainer, guards)
-    if guards:
-        results |= guards.finish(results["steps"])
+    results, logged = _preference.train(job, trainer, tokenizer, way_out)
     save_adapter(model, job.folder / "adapter")
     names = {"margin": "rewards/margins", "kl": "kl", "chosen_logp": "logps/chosen", "chosen_gain": "rewards/chosen"}
     # A logged row may be of answers of one side alone.
-    last = {name: _last(trainer.state.log_history, key) for name, key in names.items()}
+    last = {name: _last(logged, key) for name, key in names.items()}
     gain = last.pop("chosen_gain")
     shown = last | {"chosen_gain_nats": None if gain is None else gain / config.beta}
     return counts.as_dict() | sides | reference | results | shown

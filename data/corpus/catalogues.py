@@ -12,7 +12,7 @@ from typing import Any
 
 from ..transcript import Tool
 from .lexicon import CHOICES, CLOSINGS, DONE, FIELDS, OPENINGS, THINGS, VERBS, WORDS
-from .values import invented, value
+from .values import invented, schema_of, value
 
 # Two fields of one kind are told apart by their phrases only in these pairs; else an entry has one field of a kind.
 PAIRS = (("origin", "destination"), ("start_date", "end_date"), ("date", "time"), ("title", "text"))
@@ -34,10 +34,7 @@ class Field:
         return rng.choice(self.choices) if self.choices else value(rng, self.kind)
 
     def schema(self) -> dict[str, Any]:
-        if self.choices:
-            return {"type": "string", "enum": list(self.choices)}
-        types = {"integer": "integer", "year": "integer", "number": "number"}
-        return {"type": types.get(self.kind, "string")}
+        return schema_of(self.kind, self.choices)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,8 @@ from typing import Any
 
 from ..transcript import Tool
 from .catalogues import Ask
-from .values import altered, value
+from .values import NUMBERS, altered, schema_of, value
 
-_TYPES = {"integer": "integer", "year": "integer", "number": "number"}
 _BEFORE = ("Hi, ", "Hello! ", "Hey, ", "Good morning. ", "Sorry to bother you. ", "One question: ", "Okay, ", "So, ")
 _BEHIND = (" Thanks.", " Thank you!", " Thanks a lot.", " It is urgent.", " No hurry.", " Please.", " I mean it.")
 
@@ -38,12 +37,7 @@ class Field:
     about: str
 
     def schema(self) -> dict[str, Any]:
-        shape: dict[str, Any] = (
-            {"type": "string", "enum": list(self.choices)}
-            if self.choices
-            else {"type": _TYPES.get(self.kind, "string")}
-        )
-        return shape | ({"description": self.about} if self.about else {})
+        return schema_of(self.kind, self.choices) | ({"description": self.about} if self.about else {})
 
     def draw(self, rng: random.Random) -> Any:
         if self.choices:
@@ -51,7 +45,7 @@ class Field:
         if self.like and (self.kind == "text" or rng.random() < 0.6):
             drawn = rng.choice(self.like)
             drawn = altered(rng, drawn) if rng.random() < 0.35 else drawn
-            return json.loads(drawn) if self.kind in _TYPES else drawn
+            return json.loads(drawn) if self.kind in NUMBERS else drawn
         return value(rng, self.kind)
 
 
@@ -84,7 +78,7 @@ def purposes() -> tuple[Purpose, ...]:
 
     found = []
     for file in sorted((Path(__file__).parent / "entries").glob("*.yaml")):
-        for row in yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        for row in yaml.safe_load(file.read_text(encoding="utf-8")):
             fields = tuple(
                 Field(
                     name=name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from .lexicon import CODAS, ONSETS, VOWELS, WORDS
@@ -97,6 +98,16 @@ def sum_expression(rng: random.Random) -> str:
     for _ in range(rng.choice((1, 1, 1, 2))):
         terms += [rng.choice("+-*/"), str(_number(rng, rng.choice((2, 2, 3, 4))))]
     return " ".join(terms)
+
+
+NUMBERS = {"integer": "integer", "year": "integer", "number": "number"}  # kinds that are no text, with their types
+
+
+def schema_of(kind: str, choices: Sequence[str]) -> dict[str, Any]:
+    """The JSON Schema of a field: one of its choices, or any value of its kind."""
+    if choices:
+        return {"type": "string", "enum": list(choices)}
+    return {"type": NUMBERS.get(kind, "string")}
 
 
 def value(rng: random.Random, kind: str) -> Any:
