@@ -21,6 +21,7 @@ from .catalogues import Ask
 from .values import NUMBERS, altered, schema_of, value
 
 _BEFORE = ("Hi, ", "Hello! ", "Hey, ", "Good morning. ", "Sorry to bother you. ", "One question: ", "Okay, ", "So, ")
+_VAGUE = ("the {}", "the {}", "a {}", "some {}", "that {}", "this {}", "it", "something", "one of them")
 _BEHIND = (" Thanks.", " Thank you!", " Thanks a lot.", " It is urgent.", " No hurry.", " Please.", " I mean it.")
 
 
@@ -147,11 +148,14 @@ def _fields(template: str) -> list[str]:
 def ask_for(rng: random.Random, entry: Entry, others: Sequence[Entry], lacking: bool = False) -> Ask | None:
     """A request for an entry, in one of its wordings; `lacking` takes one that leaves a required field out."""
     offered = {one.name for one in entry.fields}
-    wordings = entry.purpose.bare if lacking and entry.purpose.bare else entry.purpose.asks
+    bare = lacking and entry.purpose.bare and rng.random() < 0.6
+    wordings = entry.purpose.bare if bare else entry.purpose.asks
     fitting = [one for one in wordings if offered.issuperset(_fields(one))]
     if not fitting:
         return None
     template = rng.choice(fitting)
+    if lacking and not bare:
+        template = _vague(rng, template, entry)
     values: dict[str, Any] = {}
     for one in entry.fields:
         if one.name in _fields(template):
@@ -160,6 +164,18 @@ def ask_for(rng: random.Random, entry: Entry, others: Sequence[Entry], lacking: 
                 drawn = one.draw(rng)
             values[one.name] = drawn
     return Ask(_varied(rng, template).format(**values), {entry.keys[name]: drawn for name, drawn in values.items()})
+
+
+def _vague(rng: random.Random, template: str, entry: Entry) -> str:
+    """The wording with words that say nothing in place of the value of a required field, where it has one."""
+    given = set(_fields(template))
+    replaced = [one for one in entry.fields if one.required and one.name in given and not one.choices]
+    replaced = [one for one in replaced if one.kind not in NUMBERS]
+    if not replaced:
+        return template
+    one = rng.choice(replaced)
+    word = rng.choice((one.name, *one.also)).replace("_", " ")
+    return template.replace(f"{{{one.name}}}", rng.choice(_VAGUE).format(word))
 
 
 def _varied(rng: random.Random, template: str) -> str:
