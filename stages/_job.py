@@ -7,11 +7,12 @@ What the stage itself gets is a `Job`.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -34,7 +35,7 @@ from stages._files import (
 from stages._lineage import entry, present, require, stale_behind
 from stages._manifest import read_manifest
 from stages._progress import Bar, duration, progress
-from stages._schema import brings, parents, stage_module
+from stages._schema import brings, parents, stage_module, stage_names
 from stages._settings import Settings
 from stages._tracking import Trackers
 
@@ -74,6 +75,22 @@ class Job:
     def has(self, name: str) -> bool:
         """Whether a stage of this one's OPTIONAL is done, up to date, and read."""
         return name in self._above
+
+    def within(self, place: str, name: str, above: Mapping[str, Path], **changes: Any) -> Path:
+        """Run a stage as a part of this one, in <folder>/<place>/<name>; returns that folder.
+
+        It reads `above` in place of the run's own results, and `changes` are made to its settings. It has a manifest of
+        its own, is resumed where it was interrupted, and is not run again once it is done.
+        """
+        blocks = dict(self.settings.blocks)
+        blocks[name] = blocks[name].model_copy(update=changes)
+        point = (self.folder / place).relative_to(self.settings.run_folder).as_posix()
+        settings = dataclasses.replace(self.settings, blocks=blocks, point=point)
+        return _execute(name, settings, soon=stage_names(), behind=dict(above))
+
+    def read_instead(self, **above: Path) -> None:
+        """From now on `parent` names these folders."""
+        self._above |= above
 
     def say(self, text: str) -> None:
         """One line to the user."""

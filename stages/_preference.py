@@ -28,6 +28,9 @@ class PreferenceConfig(GuardConfig, TrainingConfig):
     """Steps between rows of log.jsonl."""
     beta: float = Field(0.1, gt=0)
     """How strongly the policy is held to the reference; smaller lets it go further."""
+    rounds: int = Field(1, ge=1, le=10)
+    """How often pairs are made and trained on: from the second round on, of answers of the policy aligned so far, which
+    is then the reference too. Earlier rounds lie in rounds/<number>/ of the stage's folder."""
 
 
 def pair_rows(tokenizer: Any, rows: Any, max_length: int) -> tuple[list[dict[str, Any]], Any]:
@@ -101,10 +104,24 @@ def train(job: Job, trainer: Any, tokenizer: Any, way_out: str) -> tuple[dict[st
     return results, [row for row in rows if row["step"] <= kept] or rows[:1]  # later rows tell of other weights
 
 
+def play_earlier_rounds(job: Job) -> None:
+    """All rounds but the last, each with its own pairs; after it, the job goes on from what they made."""
+    policy, pairs = job.parent("sft"), job.parent("pairs")
+    rounds = job.config.rounds
+    for number in range(1, rounds):
+        job.say(f"round {number} of {rounds}")
+        policy = job.within(f"rounds/{number}", job.name, {"sft": policy, "pairs": pairs}, rounds=1)
+        pairs = job.within(f"rounds/{number + 1}", "pairs", {"sft": policy})
+    if rounds > 1:
+        job.say(f"round {rounds} of {rounds}")
+        job.read_instead(sft=policy, pairs=pairs)
+
+
 def train_and_validate(job: Job, train_stage: Callable[[Job], dict[str, Any]]) -> dict[str, Any]:
-    """A whole stage: train, ask the validation requests, tidy up; the results of both."""
+    """A whole stage: earlier rounds, train, ask the validation requests, tidy up; the results of the last round."""
     from stages._checkpoints import forget_checkpoints
 
+    play_earlier_rounds(job)
     results = train_stage(job)
     gc.collect()  # the trainer's cycles hold the model
     results |= validate(job)

@@ -362,3 +362,36 @@ def test_measuring_at_every_step_changes_no_byte_of_the_adapter(tuned: Tuned, tm
     logged = [json.loads(line) for line in (watched / "runs/toy/dpo/log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in logged if "guard/missed_call_rate" in row] == list(range(1, metrics["steps"] + 1))
     assert adapter_digest(watched) == adapter_digest(plain) != adapter_digest(plain, "sft")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuned", ["none"], indirect=True)
+def test_a_second_round_samples_from_the_first_ones_policy_and_is_resumed_where_it_was(
+    tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once, twice, again = (copied(tuned, tmp_path / name) for name in ("once", "twice", "again"))
+    run_dpo(once, tuned)
+    run_dpo(twice, tuned, rounds=2)
+    assert adapter_digest(twice, "dpo/rounds/1/dpo") == adapter_digest(once)
+    assert adapter_digest(twice) != adapter_digest(once)
+    place = twice / "runs/toy/dpo/rounds/2/pairs"
+    parents = json.loads((place / "manifest.json").read_text())["parents"]
+    assert parents["sft"]["path"] == "dpo/rounds/1/dpo"
+    assert (place / "candidates.jsonl").read_bytes() != (twice / "runs/toy/pairs/candidates.jsonl").read_bytes()
+
+    plain = Job.log
+
+    def interrupt(job: Job, row: dict[str, Any]) -> None:
+        plain(job, row)
+        if row.get("step") == 2 and job.name == "dpo" and "rounds" not in job.folder.parts:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Job, "log", interrupt)
+        with pytest.raises(Interrupted):
+            run_dpo(again, tuned, rounds=2)
+    first = again / "runs/toy/dpo/rounds/1/dpo/manifest.json"
+    before = first.read_bytes()
+    assert run_dpo(again, tuned, rounds=2)["resumed_from_step"] in (2, 3)
+    assert first.read_bytes() == before
+    assert adapter_digest(again) == adapter_digest(twice)
