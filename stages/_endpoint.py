@@ -18,9 +18,9 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -44,7 +44,22 @@ _FIRST_WAIT = 1.0  # seconds, doubled each time
 _LONGEST_WAIT = 600.0  # seconds; a server that says to come back later than that is not waited for
 _PROBE = "zqxj"
 
+T = TypeVar("T")
 Turn = tuple[str, list[list[str]], bool]  # content, [name, arguments as a JSON string] of each call, cut off
+
+
+class Names(NamedTuple):
+    """The settings of stage=pairs that say which endpoint is asked: address, model, the variable of its key; and those
+    of an answer that it may refuse. Errors point to them.
+    """
+
+    url: str
+    model: str
+    key: str
+    answer: str
+
+
+SAMPLER = Names("base_url", "endpoint_model", "api_key_variable", "pairs.temperature and pairs.max_new_tokens")
 
 
 class EndpointConfig(BaseModel):
@@ -62,11 +77,11 @@ class EndpointConfig(BaseModel):
     api_key_variable: str | None = None
     """Environment variable that holds the endpoint's key; without it, OPENAI_API_KEY where there is one."""
     concurrency: int = Field(8, ge=1)
-    """Answers asked for at once at the endpoint."""
+    """Answers asked for at once at an endpoint."""
     requests_per_minute: float | None = Field(None, gt=0)
-    """Most answers asked for in a minute at the endpoint, evenly spaced; null sets no limit."""
+    """Most answers asked for in a minute at an endpoint, evenly spaced; null sets no limit."""
     endpoint_timeout: float = Field(120.0, gt=0)
-    """Seconds to wait for one answer of the endpoint."""
+    """Seconds to wait for one answer of an endpoint."""
 
     @model_validator(mode="after")
     def _endpoint_is_whole(self) -> EndpointConfig:
@@ -81,25 +96,27 @@ class EndpointConfig(BaseModel):
                 f"sampler=openai needs {' and '.join(lacking)}: pairs.base_url=http://localhost:8000/v1"
                 " pairs.endpoint_model=NAME"
             )
-        _check_address(str(self.base_url))
-        if self.api_key_variable is not None and not self.api_key_variable.isidentifier():
-            raise ValueError("api_key_variable: must be the name of an environment variable, such as OPENAI_API_KEY")
+        check_address(str(self.base_url), self.api_key_variable, SAMPLER)
         return self
 
 
-def _check_address(address: str) -> None:
-    """ValueError, which does not show it, for what is no plain http address or may hold a key."""
+def check_address(address: str, variable: str | None, names: Names) -> None:
+    """ValueError, which shows neither, for what is no plain http address or may hold a key, and for what names no
+    environment variable.
+    """
     try:
         parts = urlsplit(address)
         plain = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         plain = False
     if not plain or any(letter.isspace() for letter in address):
-        raise ValueError("base_url: must be an address such as http://localhost:8000/v1")
+        raise ValueError(f"{names.url}: must be an address such as http://localhost:8000/v1")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError(
-            "base_url: must hold no user, password or query; keys come from the environment (pairs.api_key_variable)"
+            f"{names.url}: must hold no user, password or query; keys come from the environment (pairs.{names.key})"
         )
+    if variable is not None and not variable.isidentifier():
+        raise ValueError(f"{names.key}: must be the name of an environment variable, such as OPENAI_API_KEY")
 
 
 def sample(
@@ -123,7 +140,7 @@ def sample(
         if len(left) < len(keys):
             job.say(f"{len(keys) - len(left)} of {len(keys)} requests have their samples already")
         if left:
-            endpoint = _Endpoint(job)
+            endpoint = Endpoint(job, SAMPLER)
             job.say(f"asking {config.endpoint_model} at {config.base_url} for {len(left) * config.samples} answers")
             with job.bar(len(keys), "sampling", len(keys) - len(left)) as bar:
 
@@ -244,31 +261,45 @@ def _call_form(tokenizer: PreTrainedTokenizerBase, dialect: ModuleType) -> str:
 
 
 async def _ask_all(
-    endpoint: _Endpoint,
+    endpoint: Endpoint,
     requests: Sequence[Request],
     bodies: dict[int, dict[str, Any]],
     keep: Callable[[int, list[Turn]], None],
 ) -> None:
     """Ask for every answer, `concurrency` at a time; `keep` gets the place of each request that has all of them."""
-    import httpx
-
-    count, width = endpoint.config.samples, endpoint.config.concurrency
-    turns: dict[int, list[Turn | None]] = {}
+    count, turns = endpoint.config.samples, dict[int, list[Turn | None]]()
 
     def each() -> Iterator[tuple[int, int]]:
         for place in bodies:
             turns[place] = [None] * count
             yield from ((place, number) for number in range(count))
 
-    async def work(client: httpx.AsyncClient) -> None:
-        for place, number in waiting:
-            seed = hashlib.sha256(f"{endpoint.seed}/{requests[place].id}/{number}".encode()).digest()
-            body = bodies[place] | {"seed": int.from_bytes(seed[:4], "big") >> 1}
-            turns[place][number] = await endpoint.ask(client, body, requests[place].id)
-            if None not in turns[place]:
-                keep(place, turns.pop(place))  # type: ignore[arg-type]
+    async def one(client: httpx.AsyncClient, wanted: tuple[int, int]) -> None:
+        place, number = wanted
+        body = bodies[place] | {"seed": seed_of(f"{endpoint.seed}/{requests[place].id}/{number}")}
+        turns[place][number] = await endpoint.ask(client, body, requests[place].id)
+        if None not in turns[place]:
+            keep(place, turns.pop(place))  # type: ignore[arg-type]
 
-    waiting = each()
+    await at_once(endpoint, each(), one)
+
+
+def seed_of(name: str) -> int:
+    """A seed of 31 bits that the name alone decides."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") >> 1
+
+
+async def at_once(
+    endpoint: Endpoint, items: Iterator[T], one: Callable[[httpx.AsyncClient, T], Awaitable[None]]
+) -> None:
+    """Do one thing for each item, `concurrency` at a time; what fails first is raised, and ends the others."""
+    import httpx
+
+    async def work(client: httpx.AsyncClient) -> None:
+        for item in items:
+            await one(client, item)
+
+    width = endpoint.config.concurrency
     limits = httpx.Limits(max_connections=width, max_keepalive_connections=width)
     timeout = endpoint.config.endpoint_timeout
     async with httpx.AsyncClient(headers=endpoint.headers, timeout=timeout, limits=limits) as client:
@@ -280,13 +311,14 @@ async def _ask_all(
             raise failed.exceptions[0] from None
 
 
-class _Endpoint:
+class Endpoint:
     """Asks for one answer at a time, as often as it takes and as fast as the limits allow."""
 
-    def __init__(self, job: Job) -> None:
-        self.config, self.seed, self.say = job.config, job.seed, job.say
-        self.url = url_of(self.config.base_url)
-        self.key = _key(self.config.api_key_variable)
+    def __init__(self, job: Job, names: Names) -> None:
+        self.config, self.seed, self.say, self.names = job.config, job.seed, job.say, names
+        self.url = url_of(getattr(self.config, names.url))
+        self.where, self.variable = f"pairs.{names.url}", getattr(self.config, names.key)
+        self.key = _key(self.variable, names.key)
         self.headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         self._gap = 60 / self.config.requests_per_minute if self.config.requests_per_minute else 0.0
         self._free = 0.0  # when the next request may go out
@@ -304,7 +336,7 @@ class _Endpoint:
                 response = await client.post(self.url, json=body)
             except httpx.RequestError as error:
                 failure = " ".join(f"{type(error).__name__} {error}".split())
-                way_out = "see that it runs and pairs.base_url names it; if it is slow, raise pairs.endpoint_timeout"
+                way_out = f"see that it runs and {self.where} names it; if it is slow, raise pairs.endpoint_timeout"
             else:
                 status = response.status_code
                 failure = f"answered {status}{self._words(response)}"
@@ -312,17 +344,17 @@ class _Endpoint:
                     if turn := _turn_of(response.content):
                         return turn
                     raise UserError(
-                        f"pairs.base_url: {self.url} {failure}, which is no chat completion (request {name}); is it the"
+                        f"{self.where}: {self.url} {failure}, which is no chat completion (request {name}); is it the"
                         " address before /chat/completions?"
                     )
                 if status not in (408, 429) and status < 500:
-                    raise UserError(f"pairs.base_url: {self.url} {failure} (request {name}); {self._way_out(status)}")
+                    raise UserError(f"{self.where}: {self.url} {failure} (request {name}); {self._way_out(status)}")
                 asked = _retry_after(response.headers.get("Retry-After", ""))
                 way_out = "lower pairs.concurrency, set pairs.requests_per_minute, or try later"
             if attempt == _ATTEMPTS or asked > _LONGEST_WAIT:
                 wanted = f", and says to wait {asked:.0f} s" if asked > _LONGEST_WAIT else ""
                 raise UserError(
-                    f"pairs.base_url: {self.url} {failure}{wanted} (request {name}, attempt {attempt}); {way_out}"
+                    f"{self.where}: {self.url} {failure}{wanted} (request {name}, attempt {attempt}); {way_out}"
                 )
             if not self._told:
                 self._told = True
@@ -348,19 +380,19 @@ class _Endpoint:
         return f" ({told[:200]})" if told else ""
 
     def _way_out(self, status: int) -> str:
-        variable = self.config.api_key_variable or KEY_VARIABLE
         if status in (401, 403):
-            return f"see to the key in the environment variable {variable}, which {'is' if self.key else 'is not'} set"
+            there = "is" if self.key else "is not"
+            return f"see to the key in the environment variable {self.variable or KEY_VARIABLE}, which {there} set"
         if status == 404 or 300 <= status < 400:
-            return "pairs.base_url is the address before /chat/completions; see to it and to pairs.endpoint_model"
-        return "see to pairs.endpoint_model, pairs.temperature and pairs.max_new_tokens, or leave the row out"
+            return f"{self.where} is the address before /chat/completions; see to it and to pairs.{self.names.model}"
+        return f"see to pairs.{self.names.model}, {self.names.answer}, or leave the row out"
 
 
-def _key(variable: str | None) -> str | None:
+def _key(variable: str | None, setting: str) -> str | None:
     """The key in this variable, or in OPENAI_API_KEY if there is one; UserError where it is lacking or no header's."""
     key = os.environ.get(variable or KEY_VARIABLE, "").strip()
     if variable and not key:
-        raise UserError(f"pairs.api_key_variable: the environment has no {variable}; set it, or leave it out")
+        raise UserError(f"pairs.{setting}: the environment has no {variable}; set it, or leave it out")
     if not re.fullmatch(r"[\x21-\x7e]*", key):
         raise UserError(f"{variable or KEY_VARIABLE}: a key holds neither spaces nor letters beyond ASCII")
     return key or None
