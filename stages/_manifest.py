@@ -40,6 +40,8 @@ def inputs_of(name: str, settings: Settings, parents: Mapping[str, dict[str, Any
     }
     for block in blocks:
         inputs[block] = counted(settings.blocks[block])
+        if block != "data":  # whose files stand by themselves
+            inputs[block] |= {field: known[:16] for field, known in files_named(settings.blocks[block]).items()}
     if "data" in blocks:
         inputs["files"] = files_named(settings.data)
     if "model" in blocks:

@@ -12,6 +12,11 @@ most frequent failure of that kind, or else a constructed mistake. Likeliest is 
 text: how often an outcome occurs says how likely it is, and among samples of one outcome the sum is what preference
 losses see too, while a mean over tokens would favour long texts. `select` then sees to it that pairs for calling and
 pairs against it are equally many: without, the prior of the first token moves, and one error is bought with the other.
+
+Where somebody else ranked the candidates (stages/_ranking.py), chosen is what they put first, of what they put as high
+the policy's likeliest; rejected is chosen as above among what they put lower. What the two did still tells the kind; a
+pair whose chosen side is not right, or whose rejected side is, is of call_over_text, call_over_call, text_over_call or
+text_over_text.
 """
 
 from __future__ import annotations
@@ -39,8 +44,15 @@ Recipe = Literal[
     "missing_required",
 ]
 CALL_OVER_TEXT, WRONG_CALL = "call_over_text", "right_call_over_wrong_call"
-TEXT_OVER_CALL = ("answer_over_call", "ask_over_call", "refuse_over_call")
-TEXT_OVER_TEXT = ("answer_over_text", "ask_over_text", "refuse_over_text")
+CALL_OVER_CALL = (WRONG_CALL, "call_over_call")
+TEXT_OVER_CALL = ("answer_over_call", "ask_over_call", "refuse_over_call", "text_over_call")
+TEXT_OVER_TEXT = ("answer_over_text", "ask_over_text", "refuse_over_text", "text_over_text")
+_CALLS = frozenset(
+    {
+        *("exact_call", "right_tool_wrong_arguments", "wrong_tool", "invalid_arguments", "unknown_tool"),
+        *("malformed_call", "needless_call"),
+    }
+)
 
 
 class PairingConfig(BaseModel):
@@ -49,14 +61,15 @@ class PairingConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     margin: float | None = Field(None, gt=0)
-    """Fewest points between chosen and rejected; by default half of what the chosen one earns."""
+    """Fewest points between chosen and rejected; by default half of what the chosen one earns. With pairs.rank=human or
+    ai these are Copeland points, and by default any difference will do."""
     per_prompt: int = Field(2, ge=1)
     """Most pairs of one request, each of another kind."""
     balance: bool = True
     """As many pairs for calling (call_over_text) as against it (text over call): constructed mistakes fill the smaller
     side, and what is still too many on the other is left out."""
     wrong_call_share: float = Field(0.3, ge=0, lt=1)
-    """Largest share of right_call_over_wrong_call among all pairs: two nearly equal calls push both down."""
+    """Largest share of pairs of two calls among all pairs: two nearly equal calls push both down."""
     malformed_share: float = Field(0.1, ge=0, le=1)
     """Largest share of pairs whose rejected side is a needed call that does not parse."""
     anchor_share: float = Field(0.1, ge=0, le=1)
@@ -67,7 +80,10 @@ class PairingConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A completion of one request, what it did and what it is worth; `recipe` says how a constructed one was made."""
+    """A completion of one request, what it did and what it is worth; `recipe` says how a constructed one was made.
+
+    Points are those of the reward table, or the Copeland points of its place in a ranking.
+    """
 
     text: str
     outcome: str
@@ -103,6 +119,18 @@ def kind_of(request: Request, outcome: str) -> str:
     return f"{request.expected.act}_over_{'call' if outcome == 'needless_call' else 'text'}"
 
 
+def kind_of_ranked(request: Request, chosen: str, rejected: str) -> str:
+    """The kind of a pair that somebody else's ranks made, by both outcomes: that of rules where they could make it."""
+    if chosen == right_outcome(request) != rejected:
+        return kind_of(request, rejected)
+    return f"{_act(chosen)}_over_{_act(rejected)}"
+
+
+def _act(outcome: str) -> str:
+    """Whether this is what a call did, or a text."""
+    return "call" if outcome in _CALLS else "text"
+
+
 def pairs_of(
     request: Request, candidates: Sequence[Candidate], config: PairingConfig, filtered: Counter[str]
 ) -> list[Pair]:
@@ -111,19 +139,50 @@ def pairs_of(
     if chosen is None:
         filtered["no_right_candidate"] += 1
         return []
-    own = [candidate for candidate in candidates if candidate.source == "policy"]
-    made = [candidate for candidate in candidates if candidate.source == "constructed"]
+    wrong = [each for each in candidates if each.outcome != right_outcome(request)]
+    pairs = [
+        Pair(request, chosen, rejected, kind_of(request, rejected.outcome))
+        for rejected in (*_likeliest_failures(wrong), *_from(candidates, "constructed"))
+    ]
+    # Tables count in units of their own, so that no number of points would suit all of them.
+    return _fitting(pairs, config, abs(chosen.points) / 2, filtered)
+
+
+def ranked_pairs_of(
+    request: Request, ranked: Sequence[Candidate], config: PairingConfig, filtered: Counter[str]
+) -> list[Pair]:
+    """The pairs that somebody else's ranks yield; `points` of each candidate are those of its place."""
+    best = [each for each in ranked if each.points == max(other.points for other in ranked)]
+    if not best:
+        return []
+    order: tuple[Source, ...] = ("policy", "gold", "constructed")
+    chosen = max(best, key=lambda each: (-order.index(each.source), _likelihood(each)))
+    tied = {each.text.strip() for each in best} - {chosen.text.strip()}
+    filtered["tied"] += len(tied)
+    lower = [each for each in ranked if each not in best]
+    pairs = [
+        Pair(request, chosen, rejected, kind_of_ranked(request, chosen.outcome, rejected.outcome))
+        for rejected in (*_likeliest_failures(lower), *_from(lower, "gold", "constructed"))
+    ]
+    return _fitting(pairs, config, 0.0, filtered)
+
+
+def _fitting(found: Sequence[Pair], config: PairingConfig, least: float, filtered: Counter[str]) -> list[Pair]:
+    """The first pair of each kind that is fit to be one; `least` is the margin unless the configuration has one."""
     pairs: dict[str, Pair] = {}
-    for rejected in (*_likeliest_failures(request, own), *made):
-        pair = Pair(request, chosen, rejected, kind_of(request, rejected.outcome))
+    for pair in found:
         if pair.kind in pairs:
             continue
-        if reason := _unfit(pair, config):
+        if reason := _unfit(pair, least if config.margin is None else config.margin):
             filtered[reason] += 1
         else:
             pairs[pair.kind] = pair
     filtered["per_prompt"] += max(0, len(pairs) - config.per_prompt)
     return list(pairs.values())[: config.per_prompt]
+
+
+def _from(candidates: Sequence[Candidate], *sources: Source) -> list[Candidate]:
+    return [candidate for source in sources for candidate in candidates if candidate.source == source]
 
 
 def _chosen(request: Request, candidates: Sequence[Candidate]) -> Candidate | None:
@@ -139,18 +198,17 @@ def _likelihood(candidate: Candidate) -> float:
     return candidate.logprob if candidate.logprob is not None else float("-inf")
 
 
-def _likeliest_failures(request: Request, own: Sequence[Candidate]) -> list[Candidate]:
-    """The likeliest sample of each outcome that is not right, the most frequent outcome first, then the likeliest."""
+def _likeliest_failures(worse: Sequence[Candidate]) -> list[Candidate]:
+    """The policy's likeliest sample of each outcome among these, the most frequent outcome first."""
     failures: dict[str, list[Candidate]] = {}
-    for candidate in own:
-        if candidate.outcome != right_outcome(request):
-            failures.setdefault(candidate.outcome, []).append(candidate)
+    for candidate in _from(worse, "policy"):
+        failures.setdefault(candidate.outcome, []).append(candidate)
     frequent = sorted(failures.values(), key=lambda group: (len(group), max(map(_likelihood, group))), reverse=True)
     return [max(group, key=lambda each: (not each.truncated, _likelihood(each))) for group in frequent]
 
 
-def _unfit(pair: Pair, config: PairingConfig) -> str | None:
-    """Why two candidates make no pair."""
+def _unfit(pair: Pair, least: float) -> str | None:
+    """Why two candidates make no pair; `least` is the smallest margin."""
     chosen, rejected = pair.chosen.text.strip(), pair.rejected.text.strip()
     if pair.rejected.truncated:  # nothing tells how it would have ended
         return "truncated"
@@ -158,8 +216,6 @@ def _unfit(pair: Pair, config: PairingConfig) -> str | None:
         return "identical"
     if chosen.startswith(rejected) or rejected.startswith(chosen):
         return "prefix"
-    # Tables count in units of their own, so that no number of points would suit all of them.
-    least = abs(pair.chosen.points) / 2 if config.margin is None else config.margin
     return "margin" if pair.margin < least or pair.margin <= 0 else None
 
 
@@ -192,8 +248,8 @@ def select(
         calls, against = calls[:fewer], against[:fewer]
     kept = [*calls, *against, *_of(own, *TEXT_OVER_TEXT)]
     anchors = _anchors(made, kept, found, config, both_sides)
-    kept += [pair for pair in anchors if pair.kind != WRONG_CALL]
-    wrong = [*_of(own, WRONG_CALL), *_of(anchors, WRONG_CALL)]
+    kept += [pair for pair in anchors if pair.kind not in CALL_OVER_CALL]
+    wrong = [*_of(own, *CALL_OVER_CALL), *_of(anchors, *CALL_OVER_CALL)]
     kept += _wrong_calls(wrong, len(kept), config, both_sides, filtered)
     place = {id_: number for number, id_ in enumerate(found)}
     return sorted(kept, key=lambda pair: (place[pair.request.id], pair.kind))
@@ -241,7 +297,7 @@ def _anchors(
     if config.balance and both_sides:
         fewer = min(len(calls), len(against))
         calls, against = calls[:fewer], against[:fewer]
-    return [*calls, *against, *_of(left, WRONG_CALL)[:each]]
+    return [*calls, *against, *_of(left, *CALL_OVER_CALL)[:each]]
 
 
 def behaviour(requests: Sequence[Request], sampled: Sequence[Sequence[Candidate]]) -> dict[str, Any]:
@@ -268,18 +324,22 @@ def unpaired(
     sampled: Sequence[Sequence[Candidate]],
     found: Mapping[str, Sequence[Pair]],
     pairs: Sequence[Pair],
+    unranked: Mapping[str, str] | None = None,
 ) -> dict[str, int]:
     """Requests without a pair, by the reason.
 
     no_signal: every sample was right; no_fitting_pair: no two candidates make one; left_out: those there were are not
-    needed, or balance and shares had no room for them.
+    needed, or balance and shares had no room for them. Where somebody else ranks, right samples can make pairs, so that
+    there is no no_signal; `unranked` has the reasons, by id, of requests that got no ranks to make pairs of.
     """
     paired = {pair.request.id for pair in pairs}
     counts = {"no_signal": 0, "no_fitting_pair": 0, "left_out": 0}
     for request, row in zip(requests, sampled, strict=True):
         if request.id not in paired:
-            always = all(candidate.outcome == right_outcome(request) for candidate in row)
-            counts["no_signal" if always else "left_out" if found[request.id] else "no_fitting_pair"] += 1
+            always = unranked is None and all(each.outcome == right_outcome(request) for each in row)
+            reason = "no_signal" if always else "left_out" if found[request.id] else "no_fitting_pair"
+            reason = (unranked or {}).get(request.id, reason)
+            counts[reason] = counts.get(reason, 0) + 1
     return counts
 
 

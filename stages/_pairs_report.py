@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stages import _report
+from stages._charts import interval, percent
 from stages._control import plain
 from stages._examples import RIGHT
 from stages._files import read_jsonl
@@ -39,6 +40,7 @@ REASONS = {
     "not_as_constructed": Reason("a constructed mistake that this dialect or answer key reads as something else"),
     "per_prompt": Reason("more pairs of one request than there may be"),
     "prefix": Reason("one side is the beginning of the other", "raise pairs.temperature"),
+    "tied": Reason("ranked as high as the chosen one"),
     "truncated": Reason(
         "cut off by the token limit: nothing tells how it would have ended", "raise pairs.max_new_tokens"
     ),
@@ -52,12 +54,26 @@ UNPAIRED = {
     "no_fitting_pair": "no two candidates make a pair",
     "left_out": "its pairs were not needed, or balance and shares had no room for them",
 }
+# Where somebody else ranks: why a request got no ranks to make pairs of.
+UNRANKED = {
+    "not_ranked": Reason("no line of the file ranks it", "rank more: python train.py stage=rank"),
+    "one_candidate": Reason("it has but one completion to rank", "raise pairs.samples or pairs.temperature"),
+    "skipped": Reason("whoever ranks skipped it"),
+    "stale": Reason("what was ranked are other completions than these", "rank these: python train.py stage=rank"),
+    "tied": Reason("all its completions are ranked alike", "choose another judge, or see to the ranks"),
+    "unreadable": Reason(
+        "no reply of the judge could be read", "raise pairs.judge_max_tokens, or choose another pairs.judge_model"
+    ),
+}
 
 
 def ways_out(report: Fields) -> str:
     """What to change where there is no pair at all, by what was left out."""
     ways = ["raise pairs.samples, pairs.temperature or pairs.anchor_share"]
     ways += [REASONS[reason].way_out for reason in report["filtered"] if REASONS[reason].way_out]
+    if report["ranking"]:  # then they are all that matters
+        known = [UNRANKED[reason] for reason in report["requests_without_pairs"] if reason in UNRANKED]
+        ways = [reason.way_out for reason in known if reason.way_out] or ways
     return ", or ".join(dict.fromkeys(ways))
 
 
@@ -70,10 +86,33 @@ def page(folder: Path, report: Fields, facts: Mapping[str, str]) -> str:
         did=[_did(act, counts) for act, counts in report["outcomes"].items()],
         rejected={name: report["rejected_outcomes"][name] for name in _ordered(report["rejected_outcomes"])},
         reasons=REASONS,
-        unpaired=UNPAIRED,
+        unpaired=UNPAIRED | {name: reason.means for name, reason in UNRANKED.items()},
         kinds=_examples(read_jsonl(folder / "pairs.jsonl")),
         facts=facts,
     )
+
+
+def said_of(ranking: Fields) -> list[str]:
+    """Who ranked, what is to be said of the judge, and who agrees with whom, in a few lines."""
+    lines = []
+    for source, reasons in ranking["unranked"].items():
+        why = "".join(f", {count} {reason}" for reason, count in reasons.items())
+        lines.append(f"{source}: {ranking['ranked'][source]} of {ranking['requests']} requests ranked{why}")
+    if other := ranking["lines_of_other_requests"]:
+        lines.append(f"human: {other} requests in the file are none of these")
+    if judge := ranking["judge"]:
+        lines.append(
+            f"ai: of {judge['comparisons']} comparisons {judge['decided']} decided, {judge['ties']} ties,"
+            f" {judge['disagreements']} ties for the orders disagree, {judge['unreadable']} unreadable; said A"
+            f" {percent(judge['position_bias'])} {interval(judge['position_bias_ci'])}".rstrip()
+        )
+    for names, found in ranking["agreement"].items():
+        tau = "-" if found["tau_b"] is None else f"{found['tau_b']:.2f}"
+        lines.append(
+            f"{names}: {percent(found['alike'])} {interval(found['alike_ci'])} of {found['same'] + found['opposite']}"
+            f" pairs of candidates alike, tau-b {tau}"
+        )
+    return lines
 
 
 def _did(act: str, counts: Mapping[str, int]) -> Fields:

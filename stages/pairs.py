@@ -12,19 +12,29 @@ rules never sample again.
 
 takes the samples from any OpenAI-compatible endpoint instead (stages/_endpoint.py). The SFT stage is its parent all the
 same, since DPO goes on with that adapter: `samples_of` in the manifest says who took the policy's place.
+
+    python train.py stage=pairs pairs.rank=human                      writes to_rank.jsonl and says what to do with it
+    python train.py stage=pairs pairs.rank=human pairs.ranks=FILE     goes on with a person's ranks
+    python train.py stage=pairs pairs.rank=ai pairs.judge_url=… pairs.judge_model=…
+
+let a person or a model say which candidate is better (stages/_ranking.py, stages/_judge.py). report.json and
+report.html say how far they, and the rules, agree.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from stages import _endpoint
+from stages import _endpoint, _judge, _ranking
 from stages._errors import UserError
 from stages._pairing import Candidate, Pair, PairingConfig
+from stages._ranking import Points, RankingConfig
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -35,16 +45,17 @@ if TYPE_CHECKING:
     from stages._job import Job
     from stages._sampling import Completion
     from stages._scoring import Scored
+    from stages._settings import Settings
 
 PARENTS = ("sft",)
 BLOCKS = ("model", "data", "reward")
 _CHUNK = 8  # batches between writes: what an interruption loses at most
 
 
-class Config(PairingConfig, _endpoint.EndpointConfig):
+class Config(PairingConfig, RankingConfig, _endpoint.EndpointConfig):
     """Settings of stage=pairs."""
 
-    FREE: ClassVar[tuple[str, ...]] = ("batch_size", *_endpoint.EndpointConfig.FREE)
+    FREE: ClassVar[tuple[str, ...]] = ("batch_size", *_endpoint.EndpointConfig.FREE, *RankingConfig.FREE)
 
     samples: int = Field(4, ge=1)
     """Answers sampled for each request."""
@@ -58,6 +69,16 @@ class Config(PairingConfig, _endpoint.EndpointConfig):
     """At most so many requests, evenly spaced over those of the data."""
     max_dropped: float = Field(0.02, ge=0, le=1)
     """Share of the requests that the chat template may refuse before it is an error."""
+
+
+def refuse(settings: Settings, _above: Mapping[str, Path]) -> None:
+    """A person's ranks and a rubric that cannot be read, and ranks in the folder that is to be replaced."""
+    config = settings.stage("pairs")
+    if config.ranks is not None:
+        if (settings.folder / "pairs").resolve() in Path(config.ranks).resolve().parents:
+            raise UserError(f"pairs.ranks: {config.ranks} lies in the folder that this stage replaces; move it away")
+        _ranking.parse_ranks(Path(config.ranks))
+    _judge.rubric_of(config.rubric)
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -82,17 +103,24 @@ def run(job: Job) -> dict[str, Any]:
 
     pool, filtered = Pool.of(data.preference), Counter[str]()
     own = [[_candidate(scored, "policy", None) for scored in row] for row in sampled]
-    found: dict[str, list[Pair]] = {}
+    every: list[list[Candidate]] = []
     rows: list[dict[str, Any]] = []
     for request, row, candidates in zip(requests, sampled, own, strict=True):
         others = _other_turns(job, tokenizer, dialect, request, pool, filtered)
         rows += [_row(request, scored, "policy", sample=number) for number, scored in enumerate(row)]
         rows += [_row(request, scored, source, recipe=recipe) for source, recipe, scored in others]
-        candidates = [*candidates, *(_candidate(scored, source, recipe) for source, recipe, scored in others)]
-        found[request.id] = _pairing.pairs_of(request, candidates, config, filtered)
+        every.append([*candidates, *(_candidate(scored, source, recipe) for source, recipe, scored in others)])
+    write_jsonl(job.folder / "candidates.jsonl", rows)
+    points, unranked, ranking = _ranked(job, requests, every) if config.elsewhere else (None, None, None)
+    found: dict[str, list[Pair]] = {}
+    for request, candidates in zip(requests, every, strict=True):
+        if points is None:
+            found[request.id] = _pairing.pairs_of(request, candidates, config, filtered)
+        else:
+            ranked = _ranking.ranked(candidates, points.get(request.id, {}))
+            found[request.id] = _pairing.ranked_pairs_of(request, ranked, config, filtered)
     pairs = _pairing.select(found, _pairing.has_both_sides(requests), config, job.seed, filtered)
 
-    write_jsonl(job.folder / "candidates.jsonl", rows)
     write_jsonl(job.folder / "pairs.jsonl", [_pair_row(pair, tokenizer, dialect) for pair in pairs])
     report = {
         "prompts": len(asked),
@@ -100,17 +128,18 @@ def run(job: Job) -> dict[str, Any]:
         **_pairing.behaviour(requests, own),
         **_pairing.summary(pairs, lambda text: len(encode(tokenizer, text))),
         "constructed": dict(sorted(Counter(row["recipe"] for row in rows if row["recipe"]).items())),
-        "requests_without_pairs": _pairing.unpaired(requests, own, found, pairs),
+        "requests_without_pairs": _pairing.unpaired(requests, own, found, pairs, unranked),
         "filtered": dict(sorted((+filtered).items())),
         "call_threshold": threshold(settings.reward),
         "blind_shares": blind(requests, settings.reward),
+        "ranking": ranking,
     }
     write_json(job.folder / "report.json", report)
     job.record(data=data.digest, requests=len(requests), requests_refused_by_template=len(refused))
     if not pairs:
         raise UserError(
             f"pairs: none from {len(requests)} requests ({report['always_right']} answered rightly by every sample;"
-            f" left out: {_counted(report['filtered']) or 'nothing'}); {ways_out(report)}"
+            f" left out: {_counted(report['filtered']) or 'nothing'}{_without_ranks(unranked)}); {ways_out(report)}"
         )
     write_text(job.folder / "report.html", page(job.folder, report, facts(job, data.digest)))
     _tell(job, report)
@@ -119,6 +148,62 @@ def run(job: Job) -> dict[str, Any]:
     kinds = {f"pairs_{kind}": count for kind, count in report["by_kind"].items()}
     names = ("prompts", "samples", "always_right", "never_right", "tied", "pairs", "call_threshold")
     return {name: report[name] for name in names} | kinds
+
+
+def _ranked(
+    job: Job, requests: Sequence[Request], every: Sequence[Sequence[Candidate]]
+) -> tuple[dict[str, Points] | None, dict[str, str] | None, dict[str, Any]]:
+    """Points by request of who decides, with the reason of each request that has none (both None where the rules
+    decide), and what report.json says of all who rank. UserError where a person has yet to rank.
+    """
+    from stages._files import write_jsonl
+    from stages._pairs_report import said_of
+
+    config = job.config
+    ballots = _ranking.ballots_of(requests, every, config.rank_limit, job.seed)
+    place = job.folder / _ranking.TO_RANK
+    write_jsonl(place, [ballot.row() for ballot in ballots.values()])
+    if config.rank != "rules" and not ballots:
+        raise UserError(
+            f"pairs.rank: none of {len(requests)} requests has two distinct completions to rank; raise pairs.samples or"
+            " pairs.temperature"
+        )
+    if config.rank == "human" and config.ranks is None:
+        raise UserError(
+            f"pairs.ranks: {len(ballots)} requests in {place} wait for a person: rank them with"
+            f" python train.py stage=rank run={job.settings.run}, or write a file of"
+            ' {"id": …, "ranks": [["b"], ["a", "c"]]} a line, best first; then add pairs.ranks=FILE to this command'
+        )
+    given = {request.id: row for request, row in zip(requests, every, strict=True)}
+    sources = {"rules": {id_: _ranking.table_points(given[id_], ballot) for id_, ballot in ballots.items()}}
+    without: dict[str, dict[str, str]] = {}
+    report: dict[str, Any] = {
+        "by": config.rank,
+        "requests": len(ballots),
+        "candidates": sum(len(ballot.candidates) for ballot in ballots.values()),
+        "lines_of_other_requests": 0,
+        "judge": None,
+    }
+    if config.ranks is not None:
+        path = Path(config.ranks)
+        sources["human"], without["human"], others = _ranking.matched(path, _ranking.parse_ranks(path), ballots)
+        report["lines_of_other_requests"] = others
+    if config.judge_url is not None:
+        sources["ai"], without["ai"], report["judge"] = _judge.rank(job, ballots)
+    report["ranked"] = {source: len(points) for source, points in sources.items()}
+    report["unranked"] = {source: dict(sorted(Counter(why.values()).items())) for source, why in without.items()}
+    report["agreement"] = {
+        f"{one} and {other}": _ranking.agreement(sources[one], sources[other])
+        for one, other in combinations(sources, 2)
+    }
+    for line in said_of(report):
+        job.say(line)
+    if config.rank == "rules":
+        return None, None, report
+    decisive = sources[config.rank]
+    reasons = without[config.rank] | {request.id: "one_candidate" for request in requests if request.id not in ballots}
+    reasons |= {id_: "tied" for id_, points in decisive.items() if len(set(points.values())) == 1}
+    return decisive, reasons, report
 
 
 def _sample(
@@ -261,5 +346,10 @@ def _tell(job: Job, report: dict[str, Any]) -> None:
     job.say(f"requests without a pair: {_counted(report['requests_without_pairs'])}")
 
 
-def _counted(counts: dict[str, int]) -> str:
+def _without_ranks(unranked: Mapping[str, str] | None) -> str:
+    """What of the requests has no ranks to make pairs of, behind what else was left out."""
+    return f"; of the requests {_counted(Counter(unranked.values()))}" if unranked else ""
+
+
+def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
