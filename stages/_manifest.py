@@ -46,6 +46,9 @@ def inputs_of(name: str, settings: Settings, parents: Mapping[str, dict[str, Any
         inputs["files"] = files_named(settings.data)
     if "model" in blocks:
         inputs["base"] = model_identity(settings)["digest"]
+    if reads := getattr(module, "files", None):
+        places = reads(settings)
+        inputs.setdefault("files", {}).update({what: digest(at) for what, at in places.items() if at.exists()})
     return inputs
 
 
