@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, TypeVar
 
-from stages import _machine, _manifest
+from stages import _machine, _manifest, _processes
 from stages._errors import Interrupted, UserError
 from stages._files import (
     append_jsonl,
@@ -45,11 +45,13 @@ T = TypeVar("T")
 class Job:
     """What a stage works with: settings, folders, log, progress.
 
-    `resuming` says that an interrupted attempt with the same inputs left its files in `folder`.
+    `resuming` says that an interrupted attempt with the same inputs left its files in `folder`; `leads`, that this is
+    the only process, or the one of several that writes: in the others nothing is said, shown or logged.
     """
 
     def __init__(self, stage: str, settings: Settings, folder: Path, above: dict[str, Path], resuming: bool) -> None:
         self.name, self.settings, self.folder, self.resuming = stage, settings, folder, resuming
+        self.leads = _processes.leads()
         self.seed = settings.seed
         self.notes: dict[str, Any] = {}
         self.stopping: int | None = None
@@ -94,10 +96,13 @@ class Job:
 
     def say(self, text: str) -> None:
         """One line to the user."""
-        print(f"{self.name}: {text}", flush=True)
+        if self.leads:
+            print(f"{self.name}: {text}", flush=True)
 
     def log(self, row: dict[str, Any]) -> None:
         """One row of log.jsonl, passed on to the trackers; `step` is its place on their axis."""
+        if not self.leads:
+            return
         row = plain(row)
         append_jsonl(self.folder / "log.jsonl", row)
         self._trackers.log(row)
@@ -105,7 +110,7 @@ class Job:
     def rewind(self, step: int) -> None:
         """When resuming from a checkpoint: drop the log rows of later steps, which will be logged again."""
         log = self.folder / "log.jsonl"
-        if log.exists():
+        if self.leads and log.exists():
             write_jsonl(log, [row for row in read_jsonl(log) if (row.get("step") or 0) <= step])
 
     def record(self, **facts: Any) -> None:
@@ -114,11 +119,11 @@ class Job:
 
     def progress(self, items: Iterable[T], total: int, label: str) -> Iterator[T]:
         """Pass items on, showing how many are done and what is left."""
-        return progress(items, total, f"{self.name}: {label}")
+        return progress(items, total, f"{self.name}: {label}", self.leads)
 
     def bar(self, total: int, label: str, start: int = 0) -> Bar:
         """A progress bar to be set by hand."""
-        return Bar(total, f"{self.name}: {label}", start)
+        return Bar(total, f"{self.name}: {label}", start, self.leads)
 
     @contextlib.contextmanager
     def finishing_steps(self) -> Iterator[None]:
@@ -130,7 +135,8 @@ class Job:
             if self.stopping:
                 raise Interrupted(signum)
             self.stopping = signum
-            print(f"\n{self.name}: stopping after this step; once more to stop now", file=sys.stderr, flush=True)
+            if self.leads:
+                print(f"\n{self.name}: stopping after this step; once more to stop now", file=sys.stderr, flush=True)
 
         with _handling(note):
             yield
@@ -168,6 +174,7 @@ def _execute(name: str, settings: Settings, soon: tuple[str, ...], behind: dict[
     """Returns the folder. `soon`: stages that run next, not worth calling stale; `behind`: folders of those done."""
     if name in behind:
         return behind[name]
+    _processes.check(name)
     brought = brings(name)
     require(name, [parent for parent in parents(name) if parent not in brought], settings, behind)
     for place, stage in enumerate(brought):
@@ -184,10 +191,13 @@ def _execute(name: str, settings: Settings, soon: tuple[str, ...], behind: dict[
         behind[name] = settings.run_folder / name
         print(f"{name}: done already with the same inputs ({behind[name]})", flush=True)
         return behind[name]
+    if not _processes.leads():
+        _follow(Job(name, settings, folder, above, resuming=False))
+        return folder
     busy = f"{folder} is being written by another process; wait for it, or choose another run=…"
     with locked(folder.with_name(f".{name}.lock"), busy):
         old = read_manifest(folder)
-        state = _state(name, folder, old, inputs)
+        state = _processes.told(_state(name, folder, old, inputs))
         job = Job(name, settings, folder, above, state == "resume")
         if state == "anew":
             remove_folder(folder)
@@ -199,6 +209,14 @@ def _execute(name: str, settings: Settings, soon: tuple[str, ...], behind: dict[
     if stale:
         print(f"{name}: now stale, made from the one before: {', '.join(stale)}", flush=True)
     return folder
+
+
+def _follow(job: Job) -> None:
+    """Work along with the process that leads, where it says that there is something to do."""
+    if _processes.told("") != "done":
+        _machine.prepare(job.settings, heavy=True)
+        with _handling(_raise_interrupted):
+            stage_module(job.name).run(job)
 
 
 def _is_done(folder: Path, inputs: dict[str, Any]) -> bool:

@@ -176,7 +176,7 @@ def load_base(config: ModelConfig, training: bool = False) -> PreTrainedModel:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=compute,
         )
-        arguments["device_map"] = {"": 0 if device() == "cuda" else "cpu"}
+        arguments["device_map"] = {"": torch.cuda.current_device() if device() == "cuda" else "cpu"}
     else:
         arguments["dtype"] = compute
     with _told(config):

@@ -123,6 +123,8 @@ def train_and_validate(job: Job, train_stage: Callable[[Job], dict[str, Any]]) -
 
     play_earlier_rounds(job)
     results = train_stage(job)
+    if not job.leads:
+        return results
     gc.collect()  # the trainer's cycles hold the model
     results |= validate(job)
     forget_checkpoints(job)

@@ -28,23 +28,23 @@ def duration(seconds: float) -> str:
 class Bar:
     """Progress of `total` steps on stderr. `update(done, note)` sets how far it is; `close()` ends the line.
 
-    A total of 0 is one that nobody knows.
+    A total of 0 is one that nobody knows. One that is not `visible` shows nothing.
     """
 
-    def __init__(self, total: int, label: str, start: int = 0) -> None:
+    def __init__(self, total: int, label: str, start: int = 0, visible: bool = True) -> None:
         self.total, self.label, self.done, self.note = total, label, start, ""
         self._first, self._began, self._shown = start, time.monotonic(), 0.0
-        self._terminal = sys.stderr.isatty()
+        self._terminal, self._visible = sys.stderr.isatty(), visible
 
     def update(self, done: int, note: str = "") -> None:
         self.done, self.note = done, note
         now = time.monotonic()
-        if now - (self._shown or self._began) >= (_DRAW_EVERY if self._terminal else _LINE_EVERY):
+        if self._visible and now - (self._shown or self._began) >= (_DRAW_EVERY if self._terminal else _LINE_EVERY):
             self._shown = now
             self._draw()
 
     def close(self) -> None:
-        if self._terminal or self._shown:
+        if self._visible and (self._terminal or self._shown):
             self._draw(end=True)
 
     def __enter__(self) -> Bar:
@@ -73,9 +73,9 @@ class Bar:
             print(f"  {text}", file=sys.stderr, flush=True)
 
 
-def progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+def progress(items: Iterable[T], total: int, label: str, visible: bool = True) -> Iterator[T]:
     """Pass the items on, showing how many are done."""
-    with Bar(total, label) as bar:
+    with Bar(total, label, visible=visible) as bar:
         for number, item in enumerate(items, 1):
             yield item
             bar.update(number)

@@ -7,6 +7,7 @@ that returns its metrics, and may have
     OPTIONAL   stages whose results it reads where they are done
     BRINGS     stages that are run before it unless they are done
     BLOCKS     blocks of the configuration, beside its own, that its result depends on
+    PROCESSES  True if several processes can work on it (torchrun)
     VERSION    a number, raised when the code makes something else of the same inputs
     refuse(settings, above)  raises UserError for what cannot be done, before an earlier result is touched; `above` has
                the folders of PARENTS and OPTIONAL that are done
