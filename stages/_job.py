@@ -175,11 +175,11 @@ def _execute(name: str, settings: Settings, soon: tuple[str, ...], behind: dict[
     if name in behind:
         return behind[name]
     _processes.check(name)
-    brought = brings(name)
-    require(name, [parent for parent in parents(name) if parent not in brought], settings, behind)
+    brought, needed = brings(name, settings), parents(name, settings)
+    require(name, [parent for parent in needed if parent not in brought], settings, behind)
     for place, stage in enumerate(brought):
         _execute(stage, settings, (*brought[place + 1 :], name, *soon), behind)
-    above = require(name, parents(name), settings, behind) | present(name, settings, behind)
+    above = require(name, needed, settings, behind) | present(name, settings, behind)
     if refuse := getattr(stage_module(name), "refuse", None):
         refuse(settings, above)
     if reads := getattr(stage_module(name), "reads", None):

@@ -6,6 +6,7 @@ that returns its metrics, and may have
     PARENTS    stages whose results it reads
     OPTIONAL   stages whose results it reads where they are done
     BRINGS     stages that are run before it unless they are done
+    wants(settings)  names those of PARENTS and BRINGS that its settings ask for, where that is not all of them
     BLOCKS     blocks of the configuration, beside its own, that its result depends on
     PROCESSES  True if several processes can work on it (torchrun)
     VERSION    a number, raised when the code makes something else of the same inputs
@@ -30,7 +31,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from stages._errors import UserError, nearest
-from stages._settings import RootConfig
+from stages._settings import RootConfig, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -55,14 +56,20 @@ def stage_module(name: str) -> ModuleType:
     return importlib.import_module(f"stages.{name}")
 
 
-def brings(name: str) -> tuple[str, ...]:
-    """The stages run before this one unless they are done, in order."""
-    return tuple(getattr(stage_module(name), "BRINGS", ()))
+def brings(name: str, settings: Settings | None = None) -> tuple[str, ...]:
+    """The stages run before this one unless they are done, in order; with settings, those that these ask for."""
+    return _wanted(name, "BRINGS", settings)
 
 
-def parents(name: str) -> tuple[str, ...]:
-    """The stages whose results this one reads."""
-    return tuple(getattr(stage_module(name), "PARENTS", ()))
+def parents(name: str, settings: Settings | None = None) -> tuple[str, ...]:
+    """The stages whose results this one reads; with settings, those that these ask for."""
+    return _wanted(name, "PARENTS", settings)
+
+
+def _wanted(name: str, which: str, settings: Settings | None) -> tuple[str, ...]:
+    module = stage_module(name)
+    known, wants = tuple(getattr(module, which, ())), getattr(module, "wants", None)
+    return known if settings is None or wants is None else tuple(one for one in known if one in wants(settings))
 
 
 def optional_parents(name: str) -> tuple[str, ...]:
@@ -70,12 +77,14 @@ def optional_parents(name: str) -> tuple[str, ...]:
     return tuple(getattr(stage_module(name), "OPTIONAL", ()))
 
 
-def stages_within(name: str) -> tuple[str, ...]:
-    """The stages whose settings `stage=<name>` brings: its own, those it runs, those its result depends on."""
+def stages_within(name: str, settings: Settings | None = None) -> tuple[str, ...]:
+    """The stages whose settings `stage=<name>` brings: its own, those it runs, those its result depends on. With
+    settings, without those that these do not ask for.
+    """
     found: dict[str, None] = {}
-    for other in (*brings(name), *getattr(stage_module(name), "BLOCKS", ())):
+    for other in (*brings(name, settings), *getattr(stage_module(name), "BLOCKS", ())):
         if other not in GROUPS:
-            found |= dict.fromkeys(stages_within(other))
+            found |= dict.fromkeys(stages_within(other, settings))
     return (*(other for other in found if other != name), name)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -43,7 +44,17 @@ def validate(raw: Mapping[str, Any], stage: str, overrides: tuple[str, ...] = ()
     if lines:
         raise UserError("invalid configuration:", *(f"  {line}" for line in lines))
     assert isinstance(root, RootConfig)
-    return Settings(stage, root, {name: block for name, block in blocks.items() if block}, overrides=overrides)
+    settings = Settings(stage, root, {name: block for name, block in blocks.items() if block}, overrides=overrides)
+    return _without_idle(settings, set(within) - set(stages_within(stage, settings)))
+
+
+def _without_idle(settings: Settings, idle: set[str]) -> Settings:
+    """Without the blocks of stages that these settings do not ask for; UserError where one of theirs was typed."""
+    typed = [override.lstrip("+~").split("=")[0] for override in settings.overrides]
+    if useless := [key for key in typed if key.split(".")[0] in idle]:
+        lines = (f"  {key}: these settings do not run that stage, so it would do nothing" for key in useless)
+        raise UserError("invalid configuration:", *lines)
+    return replace(settings, blocks={name: block for name, block in settings.blocks.items() if name not in idle})
 
 
 def unknown_block(key: str, stage: str) -> str:

@@ -95,6 +95,53 @@ def run(job):
     assert "froth: now stale, made from the one before: sip" in house("stage=froth", "froth.height=3").stdout
 
 
+def test_a_stage_that_its_settings_ask_for_is_run_first_and_no_other(house):
+    house.write(
+        "stages/froth.py",
+        '''
+"""Froths."""
+from pydantic import BaseModel, ConfigDict
+PARENTS = ("brew",)
+class Config(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    height: int = 1
+def run(job):
+    (job.folder / "foam").write_text(str(job.config.height))
+    return {}
+''',
+    )
+    house.write(
+        "stages/latte.py",
+        '''
+"""Latte."""
+from pydantic import BaseModel, ConfigDict
+PARENTS = ("brew", "froth")
+BRINGS = ("froth",)
+class Config(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    milk: bool = True
+def wants(settings):
+    return {"brew", "froth"} if settings.stage("latte").milk else {"brew"}
+def run(job):
+    return {"foam": job.has("froth") and (job.parent("froth") / "foam").read_text()}
+''',
+    )
+    for stage, brought in (("froth", ""), ("latte", "froth, ")):
+        house.write(f"conf/stage/{stage}.yaml", f"# @package _global_\ndefaults: [{brought}/schema/{stage}@{stage}]\n")
+    assert "run first: python train.py stage=brew" in house("stage=latte").stderr
+    assert house("stage=brew").returncode == 0
+    assert house("stage=latte", "latte.milk=false").returncode == 0
+    assert not (house.folder / "runs/default/froth").exists()
+    assert list(house.json("default/latte/manifest.json")["parents"]) == ["brew"]
+    assert "froth" not in (house.folder / "runs/default/latte/config.yaml").read_text()
+    refused = house("stage=latte", "latte.milk=false", "froth.height=2")
+    assert refused.returncode == 2
+    assert "froth.height: these settings do not run that stage" in refused.stderr
+    assert house("stage=latte", "froth.height=2").returncode == 0
+    assert house.json("default/latte/metrics.json") == {"foam": "2"}
+    assert list(house.json("default/latte/manifest.json")["parents"]) == ["brew", "froth"]
+
+
 def test_a_field_that_changes_no_result_may_change_even_if_it_once_counted(house):
     assert house("brew.nap=0.1").returncode == 0
     code = house.folder.joinpath("stages/brew.py").read_text()
