@@ -27,9 +27,10 @@ def decode(
     stops: frozenset[int],
     temperature: float = 0.0,
     noise: torch.Tensor | None = None,
-) -> list[tuple[list[int], float, bool]]:
-    """For n rows of each prompt: the ids written, their log-probability at temperature 1 (the stop's too), whether it
-    stopped. `noise`: uniform numbers (rows, max_new_tokens), unused at temperature 0. Longest prompts first is best.
+) -> list[tuple[list[int], float, int | None]]:
+    """For n rows of each prompt: the ids written, their log-probability at temperature 1 (the stop's too), and the stop
+    that it ended with, if it did. `noise`: uniform numbers (rows, max_new_tokens), unused at temperature 0. Longest
+    prompts first is best.
     """
     import torch
 
@@ -38,7 +39,8 @@ def decode(
     position = mask.sum(1, keepdim=True) - 1
     stop = torch.tensor(sorted(stops), device=place)
     written: list[list[int]] = [[] for _ in range(len(prompts) * n)]
-    logprobs, ended = [0.0] * len(written), [False] * len(written)
+    logprobs = [0.0] * len(written)
+    ended: list[int | None] = [None] * len(written)
     rows = torch.arange(len(written), device=place)
     over = torch.zeros(len(written), dtype=torch.bool, device=place)
     for step in range(max_new_tokens):
@@ -57,8 +59,9 @@ def decode(
             if was_over:
                 continue
             logprobs[row] += more
-            ended[row] = now
-            if not now:
+            if now:
+                ended[row] = value
+            else:
                 written[row].append(value)
         over |= stopped
         if step + 1 == max_new_tokens or bool(over.all()):

@@ -13,7 +13,7 @@ from stages._schema import optional_parents, parents, stage_module, stage_names
 from stages._settings import Settings
 
 # The stages that make <stage>/adapter, fine-tuning first, then preference stages: what stands first is merged first.
-Adapter = Literal["sft", "dpo", "kto", "ppo"]
+Adapter = Literal["sft", "dpo", "kto", "ppo", "grpo"]
 ADAPTERS: tuple[Adapter, ...] = get_args(Adapter)
 
 

@@ -158,19 +158,22 @@ def fixed_variables(variables: dict[str, bool | str]) -> str:
     return "".join(f"{{%- set {name} = {json.dumps(value)} -%}}" for name, value in sorted(variables.items()))
 
 
-def load_base(config: ModelConfig, training: bool = False) -> PreTrainedModel:
-    """The base model on this machine's device, in 4 bits if the configuration says so."""
+def load_base(config: ModelConfig, training: bool = False, kind: str = "AutoModelForCausalLM", **more: Any) -> Any:
+    """The base model on this machine's device, in 4 bits if the configuration says so.
+
+    `kind` is a class of transformers that says what the model ends in, `more` what it takes besides.
+    """
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    import transformers
 
     if device() == "cuda":
         check_gpu_memory(config)
     compute = compute_dtype(config, training)
-    arguments = _source(config) | {"attn_implementation": config.attention, "use_safetensors": True}
+    arguments = _source(config) | more | {"attn_implementation": config.attention, "use_safetensors": True}
     if is_quantized(config):
         # The codes depend on what they are rounded from: always float32 on a CPU, whatever is computed in.
         arguments["dtype"] = compute if device() == "cuda" else torch.float32
-        arguments["quantization_config"] = BitsAndBytesConfig(
+        arguments["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
@@ -180,7 +183,7 @@ def load_base(config: ModelConfig, training: bool = False) -> PreTrainedModel:
     else:
         arguments["dtype"] = compute
     with _told(config):
-        model = AutoModelForCausalLM.from_pretrained(**arguments)
+        model = getattr(transformers, kind).from_pretrained(**arguments)
     if not is_quantized(config):
         model.to(device())
     keep_weights_unpacked(model)
@@ -192,14 +195,23 @@ def load_policy(config: ModelConfig, adapter: Path | None = None, trainable: boo
     """The base with an adapter over it, every weight of the adapter accounted for; frozen unless `trainable`."""
     model = load_base(config, training=trainable)
     if adapter is not None:
-        from peft import PeftModel, get_peft_model_state_dict
-        from safetensors import safe_open
+        return with_adapter(model, adapter, config.path, trainable)
+    if not trainable:
+        model.requires_grad_(False)
+        model.eval()
+    return model
 
-        model = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
-        with safe_open(adapter / "adapter_model.safetensors", framework="pt") as stored:
-            strange = set(stored.keys()) ^ set(get_peft_model_state_dict(model))
-        if strange:  # PEFT itself only warns, and goes on with the base's behaviour
-            raise UserError(f"{adapter} does not fit model.path={config.path}: {min(strange)} has no counterpart")
+
+def with_adapter(model: Any, adapter: Path, path: str, trainable: bool = False) -> Any:
+    """A model loaded from `path` with an adapter over it, every weight of it accounted for; frozen unless trainable."""
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    model = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
+    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as stored:
+        strange = set(stored.keys()) ^ set(get_peft_model_state_dict(model))
+    if strange:  # PEFT itself only warns, and goes on with the base's behaviour
+        raise UserError(f"{adapter} does not fit model.path={path}: {min(strange)} has no counterpart")
     if not trainable:
         model.requires_grad_(False)
         model.eval()

@@ -32,6 +32,7 @@ class Completion:
     The log-probability is None where nobody told it: in answers of an endpoint (stages/_endpoint.py).
     `truncated` says that it ran into the limit; then nothing tells how it would have ended. `text` is for `encode`:
     control tokens that the model only spelled out are broken in it; readers and people get `_control.plain` of it.
+    `ids` are its tokens as they were sampled, without `stop`, the one that it ended with.
     """
 
     text: str
@@ -39,6 +40,7 @@ class Completion:
     tokens: int
     truncated: bool
     ids: tuple[int, ...] = ()
+    stop: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ def generate(
     temperature: float = 0.0,
     max_new_tokens: int = 256,
     batch_size: int = 64,
-    seed: int = 0,
+    seed: int | str = 0,
     label: str = "sampling",
     job: Job | None = None,
 ) -> list[list[Completion]]:
@@ -163,9 +165,9 @@ def generate(
                 names = [f"{seed}/{requests[place].id}/{number}" for place in batch for number in range(n)]
                 noise = _noise(names, max_new_tokens)
             rows = decode(model, [prompts[place] for place in batch], n, max_new_tokens, stops, temperature, noise)
-            for row, (ids, logprob, ended) in enumerate(rows):
+            for row, (ids, logprob, stop) in enumerate(rows):
                 text = _control.text_of(tokenizer, ids)
-                results[batch[row // n]].append(Completion(text, logprob, len(ids), not ended, tuple(ids)))
+                results[batch[row // n]].append(Completion(text, logprob, len(ids), stop is None, tuple(ids), stop))
     model.train(was_training)
     return results
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def share_prompts(model: Any) -> str | None:
-    """Have this causal LM (or PEFT model) compute batches [chosen rows, rejected rows] so; else why it cannot.
+    """Have this model (with an LM head or a score, or as a PEFT model) compute batches [chosen rows, rejected rows] so;
+    else why it cannot.
 
     The batch is what TRL's collator makes: right-padded `input_ids` [2 B, L] with their `attention_mask`.
     A forward pass with a cache is computed as it always was.
@@ -37,7 +38,7 @@ def share_prompts(model: Any) -> str | None:
         if kwargs.get("past_key_values") is not None:  # generation, whose rows are no pairs
             return forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         ids, positions, mask, places = pack(input_ids, attention_mask)
-        outputs = forward(input_ids=ids, position_ids=positions, attention_mask=mask, **kwargs)
+        outputs = forward(**(kwargs | {"input_ids": ids, "position_ids": positions, "attention_mask": mask}))
         hidden = outputs.last_hidden_state
         rows = hidden.reshape(-1, hidden.shape[-1]).index_select(0, places.flatten())
         outputs.last_hidden_state = rows.view(*input_ids.shape, -1)

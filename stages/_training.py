@@ -106,9 +106,10 @@ def arguments(
         "dataloader_pin_memory": on_gpu,
         "disable_tqdm": True,
         "gradient_checkpointing": model.activation_checkpointing,
-        "max_length": None,  # rows are within model.max_length; TRL would cut them without a word
     } | own
     known = {field.name for field in dataclasses.fields(kind) if field.init}
+    if "max_length" in known:  # rows are within model.max_length; TRL would cut or drop them without a word
+        chosen["max_length"] = None
     if not on_gpu and "pad_to_multiple_of" in known:
         # On a CPU each new shape is a new kernel to make and to keep: 500 steps of rows padded to their own length took
         # 1.5 times as long and twice the memory.

@@ -2,9 +2,10 @@
 
     python train.py stage=evaluate run=mine [evaluate.limit=100]
 
-One greedy answer a request and model, computed in float32 on a CPU. Needs sft; dpo, kto, ppo and merged join where they
-are done. Writes evaluate/{metrics.json,requests.jsonl,predictions.jsonl,report.html}. After an interruption, models
-that have answered are not asked again. Left out: sampling, constrained decoding, and judging texts but by rules.
+One greedy answer a request and model, computed in float32 on a CPU. Needs sft; other adapters and merged join where
+they are done. Writes evaluate/{metrics.json,requests.jsonl,predictions.jsonl,report.html}. After an interruption,
+models that have answered are not asked again. Left out: sampling, constrained decoding, and judging texts by anything
+but rules.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Config(BaseModel):
     FREE: ClassVar[tuple[str, ...]] = ("batch_size",)
 
     models: list[Name] | None = Field(None, min_length=1)
-    """Which of base, sft, dpo, kto, ppo and merged; without it, base and all that are done."""
+    """Which of base, sft, dpo, kto, ppo, grpo and merged; without it, base and all that are done."""
     limit: int | None = Field(None, ge=1)
     """At most so many requests, evenly spaced over the held-out ones."""
     max_new_tokens: int | None = Field(None, ge=1)

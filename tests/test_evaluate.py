@@ -155,7 +155,7 @@ def test_models_that_had_answered_before_an_interruption_are_not_asked_again(ben
 def test_dpo_and_merged_join_only_where_they_are_done(bench: Bench) -> None:
     assert list(evaluate.run(bench.job(stages=("sft",)))) == ["base", "sft"]
     assert evaluate.PARENTS == ("sft",)
-    assert evaluate.OPTIONAL == ("dpo", "kto", "ppo", "merge")
+    assert evaluate.OPTIONAL == ("dpo", "kto", "ppo", "grpo", "merge")
 
 
 def test_every_adapter_is_shown_and_merged_is_held_against_the_one_it_was_made_from(

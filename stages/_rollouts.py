@@ -1,0 +1,242 @@
+"""TRL's GRPOTrainer and RLOOTrainer on requests: prompts, samples and scores are ours, advantages and losses theirs.
+
+They render no tools that differ from row to row, so prompts come rendered (stages/_sampling.py), and are encoded as
+everywhere else: control tokens in what users say stay text. Answers are sampled by stages/_decoding.py in place of
+`model.generate`: a prompt is computed once for its whole group, finished rows leave, no parameter comes from the
+checkpoint's generation_config, dropout is off, and the random numbers of a sample depend on (seed, step, request,
+number in the group) alone, so that a resumed run goes on as an uninterrupted one would. For the same reason the order
+of requests is ours, and samples that are used for several steps are part of a checkpoint.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from stages._metrics import attempted, needs_call
+
+if TYPE_CHECKING:
+    import torch
+
+    from data.transcript import Request
+    from stages._job import Job
+    from stages._sampling import Completion
+
+_FILE = "rollouts.safetensors"  # of a checkpoint between two steps on the same samples
+_NOTHING = dict.fromkeys(("needed", "needless", "missed", "false", "points"), 0.0)
+
+Scorer = Callable[[Sequence["Request"], Sequence[str]], list[float]]
+
+
+class Rollouts:
+    """Samples answers to requests and says what they are worth; counts both errors since they were last told.
+
+    `scorer` gives the reward; without it, the points of the reward table are the reward.
+    """
+
+    def __init__(
+        self, job: Job, tokenizer: Any, dialect: ModuleType, requests: Sequence[Request], scorer: Scorer | None = None
+    ) -> None:
+        self.job, self.tokenizer, self.dialect, self.requests, self.scorer = job, tokenizer, dialect, requests, scorer
+        self.asked: list[Request] = []
+        self.sampled: list[Completion] = []
+        self._seen = dict(_NOTHING)
+
+    def sample(self, trainer: Any, places: Sequence[int]) -> list[Completion]:
+        """An answer for each place, those of a group standing together, by the trainer's model as it is now."""
+        from stages._sampling import generate
+
+        config, model = self.job.config, self.job.settings.model
+        self.asked = [self.requests[place] for place in places]
+        with trainer.accelerator.autocast():
+            groups = generate(
+                trainer.model,
+                self.tokenizer,
+                self.dialect,
+                self.asked[:: config.group_size],
+                n=config.group_size,
+                temperature=config.temperature,
+                max_new_tokens=config.max_new_tokens or model.max_new_tokens,
+                batch_size=max(config.group_size, model.sample_batch),
+                seed=f"{self.job.seed}/{trainer.state.global_step}",
+            )
+        self.sampled = [each for group in groups for each in group]
+        return self.sampled
+
+    def rewards(self) -> list[float]:
+        """What each answer sampled last is worth; one that was cut off is scored as it stands."""
+        from stages._scoring import score_one
+
+        points = []
+        for request, completion in zip(self.asked, self.sampled, strict=True):
+            scored = score_one(request, completion, self.dialect, self.job.settings.reward)
+            tried, needed = attempted(scored.judgement), needs_call(request)
+            points.append(scored.score.points)
+            self._seen["needed" if needed else "needless"] += 1
+            self._seen["missed"] += needed and not tried
+            self._seen["false"] += tried and not needed
+            self._seen["points"] += points[-1]
+        return self.scorer(self.asked, [each.text for each in self.sampled]) if self.scorer else points
+
+    def shares(self) -> dict[str, float]:
+        """Both error rates and the mean points of the answers since the last call; a rate of nothing is absent."""
+        seen, self._seen = self._seen, dict(_NOTHING)
+        shares = {
+            "false_tool_call_rate": (seen["false"], seen["needless"]),
+            "missed_call_rate": (seen["missed"], seen["needed"]),
+            "points": (seen["points"], seen["needless"] + seen["needed"]),
+        }
+        return {f"sampled/{name}": count / number for name, (count, number) in shares.items() if number}
+
+
+def rollout_trainer(trainer: type[Any], rollouts: Rollouts) -> type[Any]:
+    """The TRL class (GRPOTrainer or RLOOTrainer) with these rollouts; its dataset has `prompt` and `place`."""
+    from trl import GRPOTrainer
+
+    from stages._sampling import encode, stop_ids
+
+    class RolloutTrainer(trainer):
+        _step: int  # micro-batches computed
+        _buffered_inputs: Any  # those made of the samples in use
+
+        def __init__(self, *args: Any, **more: Any) -> None:
+            super().__init__(*args, **more)
+            self.eos_token_ids = sorted(stop_ids(self.model, rollouts.tokenizer))
+            self._reuse = self.args.steps_per_generation * self.num_iterations  # micro-batches until the next samples
+
+        def _get_train_sampler(self, dataset: Any = None) -> Groups:
+            size = self.num_generations
+            return Groups(
+                len(rollouts.requests), self.args.generation_batch_size // size, size, self._reuse, self.args.seed
+            )
+
+        def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+            self._places = [row["place"] for row in inputs]
+            return super()._generate_and_score_completions(inputs)
+
+        def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+            return [encode(rollouts.tokenizer, prompt) for prompt in prompts], None, {}
+
+        def _generate_single_turn(self, *_: Any) -> Any:
+            sampled = rollouts.sample(self, self._places)
+            ids = [[*each.ids, *([] if each.stop is None else [each.stop])] for each in sampled]
+            return (ids, None) if issubclass(trainer, GRPOTrainer) else ids
+
+        def _prepare_inputs(self, generation_batch: Any) -> Any:
+            if self._step % self._reuse == 0 or self._buffered_inputs is None:
+                batch = self._generate_and_score_completions(generation_batch)
+                self._buffered_inputs = slices(batch, self.args.steps_per_generation, self.pad_to_multiple_of or 1)
+            return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+        def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+            super().log(logs | rollouts.shares() if "loss" in logs else logs, start_time)
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            super()._save_checkpoint(model, trial)
+            if self._step % self._reuse:
+                from safetensors.torch import save_file
+
+                folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+                tensors = {
+                    f"{number}/{key}": value.clone()  # parts share one count of tokens, which the format refuses
+                    for number, part in enumerate(self._buffered_inputs)
+                    for key, value in part.items()
+                }
+                save_file(tensors, folder / _FILE, metadata={"step": str(self._step)})
+
+        def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            stored = Path(resume_from_checkpoint) / _FILE
+            if stored.exists():
+                from safetensors import safe_open
+
+                self._buffered_inputs = [{} for _ in range(self.args.steps_per_generation)]
+                with safe_open(stored, framework="pt", device=str(self.accelerator.device)) as file:
+                    self._step = int(file.metadata()["step"])
+                    for name in file.keys():  # noqa: SIM118 (no mapping)
+                        number, key = name.split("/", 1)
+                        self._buffered_inputs[int(number)][key] = file.get_tensor(name)
+
+    RolloutTrainer.__name__ = trainer.__name__
+    return RolloutTrainer
+
+
+class Groups:
+    """Places of requests as TRL batches them: each `size` times in a row, `prompts` requests a batch of samples, and
+    each batch `uses` times. (seed, epoch) alone decide the order; requests that fill no batch are left out of an epoch.
+    """
+
+    def __init__(self, requests: int, prompts: int, size: int, uses: int, seed: int) -> None:
+        self.requests, self.prompts, self.size, self.uses, self.seed = requests, prompts, size, uses, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.requests // self.prompts * self.prompts * self.size * self.uses
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(range(self.requests))
+        random.Random(f"{self.seed}/{self.epoch}").shuffle(order)
+        for end in range(self.prompts, len(order) + 1, self.prompts):
+            for _ in range(self.uses):
+                for place in order[end - self.prompts : end]:
+                    yield from [place] * self.size
+
+
+def slices(batch: dict[str, torch.Tensor], count: int, multiple: int) -> list[dict[str, torch.Tensor]]:
+    """The rows of a batch in `count` parts of like length, each padded to a multiple of its own longest row.
+
+    TRL pads all rows to the longest prompt and the longest answer of the whole batch. Prompts are padded on the left,
+    answers on the right; what has no rows stands in each part.
+    """
+    lengths = batch["prompt_mask"].sum(1) + batch["completion_mask"].sum(1)
+    parts = []
+    for rows in lengths.argsort(stable=True).chunk(count):
+        part = {key: value[rows] if value.ndim else value for key, value in batch.items()}
+        widths = {side: _rounded(int(part[f"{side}_mask"].sum(1).max()), multiple) for side in ("prompt", "completion")}
+        for key, value in part.items():
+            if key.startswith("prompt_"):
+                part[key] = value[:, -widths["prompt"] :]
+            elif value.ndim == 2:
+                part[key] = value[:, : widths["completion"]]
+        parts.append(part)
+    return parts
+
+
+def _rounded(width: int, multiple: int) -> int:
+    return max(1, -(-width // multiple)) * multiple
+
+
+def check_reference(trainer: Any, prompts: Sequence[str], tolerance: float = 1e-4) -> dict[str, float]:
+    """Before the first step the policy must be its reference: the largest difference of their log-probabilities over
+    the tokens of these prompts, in nats. RuntimeError says what was seen; without a reference there is nothing to see.
+    """
+    if not trainer.beta:
+        return {}
+    import torch
+    from trl.trainer.utils import use_adapter
+
+    def logps(ids: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = trainer._get_per_token_logps_and_entropies(
+            trainer.model, ids, torch.ones_like(ids), ids.shape[1] - 1
+        )[0]
+        return found
+
+    gap = 0.0
+    with torch.no_grad():
+        for row in trainer._tokenize_prompts(prompts)[0]:
+            ids = torch.tensor([row], device=trainer.accelerator.device)
+            own = logps(ids)
+            with use_adapter(trainer.model, adapter_name="ref"):
+                gap = max(gap, (own - logps(ids)).abs().max().item())
+    if not gap <= tolerance:
+        raise RuntimeError(
+            f"at step 0 the policy is not its reference: their log-probabilities differ by {gap:.2e} nats; the KL term"
+            " would hold it to another model"
+        )
+    return {"reference_gap_at_step_0": gap}
