@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -14,6 +14,7 @@ from stages._training import TrainingConfig
 if TYPE_CHECKING:
     import torch
 
+    from data.transcript import Request
     from stages._job import Job
 
 
@@ -117,36 +118,42 @@ def play_earlier_rounds(job: Job) -> None:
         job.read_instead(sft=policy, pairs=pairs)
 
 
-def train_and_validate(job: Job, train_stage: Callable[[Job], dict[str, Any]]) -> dict[str, Any]:
-    """A whole stage: earlier rounds, train, ask the validation requests, tidy up; the results of the last round."""
+def train_and_validate(job: Job, train_stage: Callable[[Job], dict[str, Any]], tested: bool = False) -> dict[str, Any]:
+    """A whole stage: train, ask the validation requests and, if `tested`, the test requests too; tidy up.
+
+    The results are those of training, the contract's rates with `validation_` before them, and those of the test.
+    """
+    from data import load
     from stages._checkpoints import forget_checkpoints
 
-    play_earlier_rounds(job)
     results = train_stage(job)
     if not job.leads:
         return results
     gc.collect()  # the trainer's cycles hold the model
-    results |= validate(job)
+    data = load.load(job.settings.data)
+    results |= {f"validation_{name}": value for name, value in measure(job, data.validation, "validation").items()}
+    if tested:
+        results |= measure(job, data.test, "test")
     forget_checkpoints(job)
     return results
 
 
-def validate(job: Job) -> dict[str, Any]:
-    """The contract's rates on the validation requests, greedy, by the adapter as it lies on disk."""
-    from data import dialects, load
+def measure(job: Job, requests: Sequence[Request], name: str) -> dict[str, Any]:
+    """The contract's rates on these requests, greedy, by the adapter as it lies on disk; `n` 0 where there are none."""
+    from data import dialects
     from stages import _scoring
     from stages._model import load_policy, load_tokenizer
 
     settings = job.settings
     tokenizer, dialect = load_tokenizer(settings.model), dialects.get(settings.model.dialect)
-    asked = _scoring.spread(load.load(settings.data).validation, settings.stage("evaluate").limit)
-    requests, refused = _scoring.renderable(tokenizer, dialect, asked)
-    if not requests:
-        return {"validation_n": 0}
+    asked = _scoring.spread(requests, settings.stage("evaluate").limit)
+    kept, refused = _scoring.renderable(tokenizer, dialect, asked)
+    if not kept:
+        return {"n": 0}
     model = load_policy(settings.model, job.folder / "adapter")
-    scored = _scoring.answer_as_evaluated(model, tokenizer, dialect, requests, settings, "validation", job)
-    rates = {name: value for name, value in _scoring.measure(requests, scored).items() if not isinstance(value, dict)}
-    shown = {name: rates[name] for name in ("false_tool_call_rate", "missed_call_rate")}
-    said = ", ".join(f"{name} {'-' if value is None else f'{value:.1%}'}" for name, value in shown.items())
-    job.say(f"{len(requests)} validation requests: {said}")
-    return {"validation_refused_by_template": len(refused)} | {f"validation_{name}": rates[name] for name in rates}
+    scored = _scoring.answer_as_evaluated(model, tokenizer, dialect, kept, settings, name, job)
+    rates = {key: value for key, value in _scoring.measure(kept, scored).items() if not isinstance(value, dict)}
+    shown = {key: rates[key] for key in ("exact_call_rate", "false_tool_call_rate", "missed_call_rate")}
+    said = ", ".join(f"{key} {'-' if value is None else f'{value:.1%}'}" for key, value in shown.items())
+    job.say(f"{len(kept)} {name} requests: {said}")
+    return {"refused_by_template": len(refused)} | rates

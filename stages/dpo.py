@@ -60,6 +60,7 @@ class Config(PreferenceConfig):
 
 def run(job: Job) -> dict[str, Any]:
     """Train on the pairs, then ask the validation requests; returns losses, margins, costs and validation rates."""
+    _preference.play_earlier_rounds(job)
     return _preference.train_and_validate(job, _train)
 
 

@@ -13,8 +13,9 @@ it is missing; what an answer is worth above the others of its group is its adva
 
 and min(w A, clip(w, 1 - epsilon, 1 + epsilon) A) grows, w the ratio of the policy to the one that sampled: of a token,
 of the whole answer in rloo. The reference is a frozen copy of the SFT adapter, which is checked before the first step.
-Logs reward, KL, entropy, the share that was clipped and both error rates of the samples; writes grpo/adapter and, on
-validation requests, both error rates. Left out: full fine-tuning, another reference, and turns after a tool's result.
+Logs reward, KL, entropy, the share that was clipped and both error rates of the samples; writes grpo/adapter,
+and the contract's rates on validation and test requests. Left out: full fine-tuning, another reference, and turns after
+a tool's result.
 """
 
 from __future__ import annotations
@@ -121,8 +122,8 @@ def wants(settings: Settings) -> set[str]:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Train on samples, then ask the validation requests; returns rewards, KL, both error rates of samples, costs."""
-    return _preference.train_and_validate(job, _train)
+    """Train on samples, then ask the validation and test requests; returns rewards, KL, rates of the samples, costs."""
+    return _preference.train_and_validate(job, _train, tested=True)
 
 
 def _train(job: Job) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class Config(PreferenceConfig):
 
 def run(job: Job) -> dict[str, Any]:
     """Train on the answers, then ask the validation requests; returns losses, rewards, costs and validation rates."""
+    _preference.play_earlier_rounds(job)
     return _preference.train_and_validate(job, _train)
 
 

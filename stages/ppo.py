@@ -17,8 +17,9 @@ time of a step, and a shared gradient would have the one adapter serve two losse
 there is no value coefficient either: Adam does not mind how a loss is scaled that has its parameters to itself.
 
 Where one process has too little memory or time: `torchrun --nproc_per_node 2 train.py stage=ppo`; each process answers
-its share of the requests, and gradients are summed. Writes ppo/adapter and, on validation requests, both error rates.
-Left out: full fine-tuning, an entropy bonus, and bootstrapping of answers that were cut off, which the table scores.
+its share of the requests, and gradients are summed. ppo.reward=model takes the reward from a reward model, which is
+trained first where it is missing. Writes ppo/adapter, and the contract's rates on validation and test requests. Left
+out: full fine-tuning, an entropy bonus, and bootstrapping of answers that were cut off, which the table scores.
 """
 
 from __future__ import annotations
@@ -45,9 +46,12 @@ if TYPE_CHECKING:
     from data.transcript import Request
     from stages._job import Job
     from stages._model import ModelConfig
+    from stages._reward_model import RewardModel
     from stages._scoring import Scored
+    from stages._settings import Settings
 
-PARENTS = ("sft",)
+PARENTS = ("sft", "reward_model")
+BRINGS = ("reward_model",)
 BLOCKS = ("model", "data", "reward", "evaluate")
 PROCESSES = True
 _RECENT = 5  # updates over which missed calls are averaged: those of one are few dozen
@@ -78,10 +82,10 @@ class Config(BaseModel):
     """Passes over the answers of an update."""
     minibatches: int = Field(4, ge=1)
     """Steps in an epoch. What of one does not fit at once (model.micro_batch) is accumulated."""
-    reward: Literal["rules"] = "rules"
-    """What an answer is worth: the points of the table of rewards."""
+    reward: Literal["rules", "model"] = "rules"
+    """rules: the points of the reward table; model: what stage=reward_model says, which is trained first if need be."""
     reward_scale: float = Field(0.1, gt=0)
-    """Times the points: what the value head predicts, and kl_coefficient is a price in."""
+    """Times the reward: what the value head predicts, and kl_coefficient is a price in."""
     kl_coefficient: float = Field(0.03, ge=0)
     """Price of a nat that an answer is likelier than under the reference."""
     kl_target: float | None = Field(None, gt=0)
@@ -118,9 +122,14 @@ class Config(BaseModel):
         return self
 
 
+def wants(settings: Settings) -> set[str]:
+    """The fine-tuned adapter, and a reward model where it gives the reward."""
+    return {"sft", "reward_model"} if settings.stage("ppo").reward == "model" else {"sft"}
+
+
 def run(job: Job) -> dict[str, Any]:
-    """Train, then ask the validation requests; returns points, KL, error rates, costs and validation rates."""
-    return _preference.train_and_validate(job, _train)
+    """Train, then ask the validation and test requests; returns points, KL, error rates, costs and validation rates."""
+    return _preference.train_and_validate(job, _train, tested=True)
 
 
 def _train(job: Job) -> dict[str, Any]:
@@ -140,6 +149,7 @@ def _train(job: Job) -> dict[str, Any]:
         f"{counts.kept} requests of {counts.total}; an update is {count * config.samples} answers to {count} of them"
     )
     policy = load(model_config, job.parent("sft") / "adapter", accelerator, config.temperature, job.seed)
+    judge = _judge(job)
     rates = (config.learning_rate or model_config.preference_learning_rate / 5, config.value_learning_rate)
     groups = [{"params": group, "lr": rate} for group, rate in zip(policy.groups, rates, strict=True)]
     optimizer = accelerator.prepare(torch.optim.Adam(groups, eps=1e-5))  # eps: Huang et al. 2024
@@ -161,9 +171,9 @@ def _train(job: Job) -> dict[str, Any]:
                 done.kl_at_step_0 = check_reference(rollout)
 
             # 2. Their rewards, and 3. how much better than expected they are.
-            points = torch.tensor(_points(answers), device=accelerator.device)
+            worth = torch.tensor(_worth(answers, judge), device=accelerator.device)
             log_ratio = (rollout.logprobs - rollout.reference) * rollout.mask
-            rewards = token_rewards(config.reward_scale * points, log_ratio, done.kl_coefficient)
+            rewards = token_rewards(config.reward_scale * worth, log_ratio, done.kl_coefficient)
             if config.whiten_rewards:
                 rewards = whiten(rewards, rollout.mask, accelerator, shift_mean=False)
             advantages, returns = gae(rewards, rollout.values, config.gamma, config.gae_lambda)
@@ -174,7 +184,7 @@ def _train(job: Job) -> dict[str, Any]:
             share = 1 - update / config.updates
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * share
-            seen = behaviour(accelerator, answers, rollout, log_ratio, returns)
+            seen = behaviour(accelerator, answers, worth, rollout, log_ratio, returns)
             took = improve(policy, optimizer, rollout, advantages, returns, config, f"{job.seed}/{update}")
 
             coefficients = {"kl_coefficient": done.kl_coefficient, "learning_rate": rates[0] * share}
@@ -350,9 +360,15 @@ def minibatches(batches: Sequence[Batch], epochs: int, count: int, seed: str) ->
 
 
 def behaviour(
-    accelerator: Any, answers: Sequence[Answer], rollout: Rollout, log_ratio: torch.Tensor, returns: torch.Tensor
+    accelerator: Any,
+    answers: Sequence[Answer],
+    worth: torch.Tensor,
+    rollout: Rollout,
+    log_ratio: torch.Tensor,
+    returns: torch.Tensor,
 ) -> dict[str, Any]:
-    """What the sampled answers of all processes are like: points, both error rates, KL and entropy in nats, lengths.
+    """What the sampled answers of all processes are like: the reward they got, the table's points, both error rates, KL
+    and entropy in nats, lengths.
 
     `explained_variance` is 1 - Var(returns - predictions) / Var(returns): 1 for a value head that knows, 0 for one that
     says the same to everything.
@@ -367,6 +383,7 @@ def behaviour(
         accelerator,
         len(answers),
         mask.sum(),
+        worth.sum(),
         sum(each.scored.score.points for each in answers),
         len(needed),
         sum(not attempted(each.scored.judgement) for each in needed),
@@ -381,9 +398,10 @@ def behaviour(
         surprise.sum(),
         surprise.square().sum(),
     )
-    n, tokens, points, n_call, missed, n_no_call, false, exact, truncated, kl, entropy, *moments = sums
+    n, tokens, reward, points, n_call, missed, n_no_call, false, exact, truncated, kl, entropy, *moments = sums
     spread, unexplained = (squares / tokens - (total / tokens) ** 2 for total, squares in (moments[:2], moments[2:]))
     return {
+        "reward": reward / n,
         "points": points / n,
         "false_tool_call_rate": false / n_no_call if n_no_call else None,
         "missed_call_rate": missed / n_call if n_call else None,
@@ -550,7 +568,7 @@ def _prompts(job: Job, tokenizer: Any, dialect: Any) -> tuple[list[Prompt], Any]
 def _answers(job: Job, policy: Any, tokenizer: Any, dialect: Any, asked: Sequence[Prompt], seed: int) -> list[Answer]:
     """Sampled answers to these prompts, scored by the table."""
     from stages import _scoring
-    from stages._sampling import generate, turn_end
+    from stages._sampling import generate
 
     config, settings = job.config, job.settings
     requests = [prompt.request for prompt in asked]
@@ -566,18 +584,29 @@ def _answers(job: Job, policy: Any, tokenizer: Any, dialect: Any, asked: Sequenc
             batch_size=settings.model.sample_batch,
             seed=seed,
         )
-    # A checkpoint may have more than one token that ends a turn; which one it was, the template's stands for.
-    end = turn_end(tokenizer).ids[0]
-    return [
-        Answer(prompt.request, prompt.ids, [*each.completion.ids, *([] if each.completion.truncated else [end])], each)
-        for prompt, row in zip(asked, _scoring.score(requests, sampled, dialect, settings.reward), strict=True)
-        for each in row
-    ]
+    answers = []
+    for prompt, row in zip(asked, _scoring.score(requests, sampled, dialect, settings.reward), strict=True):
+        for scored in row:
+            stop = scored.completion.stop
+            ids = [*scored.completion.ids, *([] if stop is None else [stop])]
+            answers.append(Answer(prompt.request, prompt.ids, ids, scored))
+    return answers
 
 
-def _points(answers: Sequence[Answer]) -> list[float]:
-    """What each answer is worth, before reward_scale: the one place that knows where rewards come from."""
-    return [each.scored.score.points for each in answers]
+def _judge(job: Job) -> RewardModel | None:
+    """What gives the reward where the table does not."""
+    if job.config.reward == "rules":
+        return None
+    from stages._reward_model import RewardModel
+
+    return RewardModel.load(job.parent("reward_model"), job.settings.model)
+
+
+def _worth(answers: Sequence[Answer], judge: RewardModel | None) -> list[float]:
+    """What each answer is worth, before reward_scale: points of the table, or the score of a reward model."""
+    if judge is None:
+        return [each.scored.score.points for each in answers]
+    return judge.score([each.request for each in answers], [each.scored.completion.text for each in answers])
 
 
 @dataclass(frozen=True, slots=True)

@@ -359,6 +359,7 @@ def test_it_earns_more_and_goes_on_after_an_interruption_to_the_same_bytes(
     # rloo's estimate, the mean log-ratio of samples, has either sign; grpo's has none that is negative.
     assert metrics["kl"] > 0 or (algorithm == "rloo" and metrics["kl"] != 0)
     assert {"validation_false_tool_call_rate", "validation_missed_call_rate"} <= metrics.keys()
+    assert {"exact_call_rate", "false_tool_call_rate", "missed_call_rate", "n_call"} <= metrics.keys()
     whole = adapter_digest(tmp_path)
     assert whole != adapter_digest(tmp_path, "sft")
 

@@ -459,6 +459,7 @@ def test_it_starts_at_its_reference_and_killed_three_times_it_ends_in_the_same_b
     assert metrics["kl_at_step_0"] == metrics["kl_first"] == 0
     assert metrics["steps"] == 6
     assert {"validation_false_tool_call_rate", "validation_missed_call_rate"} <= metrics.keys()
+    assert {"exact_call_rate", "false_tool_call_rate", "missed_call_rate", "n_call"} <= metrics.keys()
     rows = logged(whole)
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert all(row["ratio_error"] == 0 for row in rows)
@@ -600,3 +601,20 @@ def test_a_stage_for_one_process_refuses_several(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="stage=sft: works in one process, this is one of 2; start it without torchrun"):
         execute("sft", toys.toy_settings(tmp_path, "sft", tmp_path / "model"))
+
+
+@pytest.mark.slow
+def test_a_reward_model_is_trained_first_and_gives_the_reward(tuned: Path, tmp_path: Path) -> None:
+    folder = copied(tuned, tmp_path)
+    blocks = {
+        "ppo": SHORT | {"reward": "model", "updates": 2},
+        "pairs": {"samples": 2, "max_new_tokens": 12},
+        "reward_model": {"epochs": 1, "batch_size": 4},
+        "evaluate": FEW,
+        "model": {"micro_batch": 4},
+    }
+    execute("ppo", toys.toy_settings(folder, "ppo", base_of(folder), **blocks))
+    manifest = json.loads((folder / "runs/toy/ppo/manifest.json").read_text())
+    assert manifest["parents"].keys() == {"sft", "reward_model"}
+    rows = logged(folder)
+    assert all(row["reward"] != row["points"] for row in rows)  # the table gives whole points, the model does not
