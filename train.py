@@ -12,7 +12,7 @@ import traceback
 from types import FrameType
 from typing import Any
 
-OURS = ("data", "rewards", "stages")
+OURS = ("data", "rewards", "stages", "runtime")
 
 
 class PointFailed(Exception):

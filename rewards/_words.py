@@ -143,7 +143,12 @@ def _leaves(value: Any, node: Any) -> list[tuple[Any, Any]]:
 
 
 def ungrounded(calls: Sequence[ToolCall], request: Request) -> int:
-    """How many argument values come from nowhere: not said in the conversation, nor offered by the schema.
+    """How many argument values come from nowhere: not said in the conversation, nor offered by the schema."""
+    return len(ungrounded_values(calls, request))
+
+
+def ungrounded_values(calls: Sequence[ToolCall], request: Request) -> list[str]:
+    """The argument values that come from nowhere, as texts.
 
     Defaults, enums and constants are offered; booleans and null never count. A text is said when each of its words is,
     or begins a word that is, or is begun by one ("DAL" for Dallas, "reports" for report); numbers may be spelled out,
@@ -157,9 +162,9 @@ def ungrounded(calls: Sequence[ToolCall], request: Request) -> int:
         if not _offered(value, node)
     ]
     if not texts:
-        return 0
+        return []
     said = _conversation(request)
-    return sum(not all(_begins(word, said) for word in set(words(text)) - said) for text in texts)
+    return [text for text in texts if not all(_begins(word, said) for word in set(words(text)) - said)]
 
 
 def _offered(value: Any, node: dict[str, Any]) -> bool:

@@ -7,7 +7,7 @@ generation_config is not asked), samples have their own random numbers, and on a
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -74,6 +74,30 @@ def decode(
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         logits = _step(model, cache, token[:, None], mask, position)
     return list(zip(written, logprobs, ended, strict=True))
+
+
+def walk(
+    model: PreTrainedModel, prompt: Sequence[int], max_new_tokens: int, stops: frozenset[int]
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """The greedy answer to one prompt, token by token, as `decode` gives it: (token, the logits it is the highest of).
+
+    A stop is yielded too, and ends it. The logits are float32 of shape (vocabulary,).
+    """
+    import torch
+
+    with torch.inference_mode():  # around each step and not around a yield, where the caller would be in it as well
+        logits, cache, mask = _prefill(model, [prompt], 1, max_new_tokens)
+        position = mask.sum(1, keepdim=True) - 1
+    for step in range(max_new_tokens):
+        logits = logits.float()
+        token = logits.argmax(-1)
+        yield int(token), logits[0]
+        if int(token) in stops or step + 1 == max_new_tokens:
+            return
+        with torch.inference_mode():
+            position = position + 1
+            mask = torch.cat([mask, mask.new_ones(1, 1)], dim=1)
+            logits = _step(model, cache, token[:, None], mask, position)
 
 
 def _step(model: PreTrainedModel, cache: Cache, ids: torch.Tensor, mask: torch.Tensor, position: Any) -> torch.Tensor:
