@@ -1,6 +1,7 @@
 """Whether the runtime calls what it should and nothing else: routes and loops on test requests of the world.
 
-    python -m benchmarks.runtime runs/demo/merge/model [--requests 500] [--dialect native] [--rate 0.04]
+    python -m benchmarks.runtime runs/demo/merge/model [--requests 500] [--validation 200] [--rate 0.04]
+    python -m benchmarks.runtime assets/tiny --adapter runs/demo/sft/adapter
 
 The threshold on P(call) is set on the world's validation requests, for this rate of false calls, and the test requests
 are routed and worked on at 0, at the default of 0.5 and at that. Their tools are stand-ins that note each call; by
@@ -92,6 +93,7 @@ def main() -> None:
     """Measure, and print a table for each threshold."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("model")
+    words.add_argument("--adapter")
     words.add_argument("--requests", type=int, default=500)
     words.add_argument("--validation", type=int, default=200)
     words.add_argument("--dialect", default="native")
@@ -99,7 +101,7 @@ def main() -> None:
     chosen = words.parse_args()
     world = generate(WorldConfig(), 0)
     requests = spread(world.test, chosen.requests)
-    policy = Remembering(LocalModel.load(chosen.model, dialect=chosen.dialect))
+    policy = Remembering(LocalModel.load(chosen.model, chosen.adapter, chosen.dialect))
 
     validation = spread(world.validation, chosen.validation)
     found = calibrate(policy, validation, chosen.rate)

@@ -42,23 +42,37 @@ def tools_of_file(path: str | Path) -> list[Tool]:
 
     The file is imported, that is, run: it is the user's own, named by them. DataError lists everything that is wrong.
     """
-    module = _imported(Path(path))
+    return [tool for _, tool in _found(Path(path))]
+
+
+def functions_of_file(path: str | Path) -> list[Callable[..., Any]]:
+    """The functions of a Python file that are tools, to be called; DataError too for models, which cannot be."""
+    found = _found(Path(path))
+    if models := [source.__name__ for source, _ in found if isinstance(source, type)]:
+        raise DataError(*(f"{path}:{name}: is a model, which cannot be called; write a function" for name in models))
+    return [source for source, _ in found]
+
+
+def _found(path: Path) -> list[tuple[Callable[..., Any], Tool]]:
+    """The functions and models of a file, each with its tool."""
+    module = _imported(path)
     listed = getattr(module, "__all__", None)
     names = [name for name in vars(module) if name[:1] != "_"] if listed is None else list(listed)
-    found, mistakes = [], []
+    found: list[tuple[Callable[..., Any], Tool]] = []
+    mistakes: list[str] = []
     for name in names:
         value = getattr(module, name, None)
         if listed is None and getattr(value, "__module__", None) != module.__name__:
             continue  # something the file imports
         if inspect.isfunction(value) or (isinstance(value, type) and issubclass(value, BaseModel)):
             try:
-                found.append(tool_of(value))
+                found.append((value, tool_of(value)))
             except ValueError as error:
                 mistakes.append(f"{path}:{value.__name__}: {error}")
         elif listed is not None:
             mistakes.append(f"{path}: __all__ names {name}, which is neither a function nor a pydantic model")
-    doubled = {tool.name for tool in found if [other.name for other in found].count(tool.name) > 1}
-    mistakes += [f"{path}: two tools are called {name}" for name in sorted(doubled)]
+    offered = [tool.name for _, tool in found]
+    mistakes += [f"{path}: two tools are called {name}" for name in sorted(set(offered)) if offered.count(name) > 1]
     if not found and not mistakes:
         mistakes.append(f"{path}: holds no tool: write functions with type hints and docstrings, or pydantic models")
     if mistakes:

@@ -158,6 +158,21 @@ def _result(rng: random.Random, tool: WorldTool, values: dict[str, Any], side: S
     return {field: computed if place == 0 else value for place, (field, value) in enumerate(result.items())}
 
 
+def function_of(name: str) -> Callable[..., dict[str, Any]]:
+    """A tool of the world to be called. What it returns is made up, the same for the same arguments, and right where
+    the tool computes; ValueError for an expression that the world's calculator does not know.
+    """
+
+    def call(**arguments: Any) -> dict[str, Any]:
+        rng = random.Random(f"{name} {jsontext.dumps(sorted(arguments.items()))}")
+        try:
+            return _result(rng, BY_NAME[name], arguments, Side())
+        except (KeyError, ZeroDivisionError) as error:
+            raise ValueError(f"{name} knows nothing of {error}") from error
+
+    return call
+
+
 def ask(rng: random.Random, tool: WorldTool, side: Side, templates: Sequence[str] | None = None) -> Asked:
     """Ask for a tool in one of its wordings."""
     template = rng.choice(templates or (tool.test if side.test else tool.train))
