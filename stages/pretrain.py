@@ -2,10 +2,12 @@
 
     python train.py stage=pretrain run=base                          # the recipe of assets/tiny: hours on two cores
     python train.py stage=pretrain run=base pretrain.install=true    # and put the result into assets/tiny
+    python train.py stage=pretrain model=tiny_student run=student pretrain.install=true    # a model for stage=distill
 
 One file, one loop: a small Qwen3 decoder, Muon for the matrices and AdamW for the rest, a schedule that warms up, holds
 and decays, batches of documents of like length (right-padded under causal attention, so no mask is needed), the loss on
-answers alone. Resumes from its last snapshot. Left out on purpose: several processes, and any tool call in the corpus.
+answers alone. Resumes from its last snapshot. The recipe of another model than tiny stands in conf/pretraining/ under
+its name. Left out on purpose: several processes, and any tool call in the corpus.
 """
 
 from __future__ import annotations
@@ -62,6 +64,8 @@ class Config(BaseModel):
     """Width of the feed-forward layers."""
     vocabulary: int = Field(4096, ge=512, multiple_of=64)
     """Tokens of the tokenizer, added ones included."""
+    tokenizer: str | None = None
+    """Folder of a checkpoint whose tokenizer and chat template are taken; without it, a tokenizer is trained."""
     tokens: int = Field(30_000_000, ge=1000)
     """Tokens to train on, padding excluded."""
     batch_tokens: int = Field(6_144, ge=256)
@@ -85,7 +89,7 @@ class Config(BaseModel):
     compile: bool = False
     """Compile the model first: takes two minutes and, on a CPU, a C++ compiler; then 1.4 times as fast on two cores."""
     start: str | None = None
-    """Folder of a checkpoint to go on from: its weights and tokenizer, with step sizes of its own."""
+    """Folder of a checkpoint to go on from: its weights, sizes and tokenizer, with step sizes of its own."""
     install: bool = False
     """Copy the result to assets/<model.name>, over what is there."""
 
@@ -377,14 +381,19 @@ def run(job: Job) -> dict[str, Any]:
     start = Path(config.start) if config.start else None
     if start and not (start / "model.safetensors").is_file():
         raise UserError(f"pretrain.start: {start} holds no model.safetensors; name the folder of a checkpoint")
-    if start:
-        PreTrainedTokenizerFast.from_pretrained(start).save_pretrained(folder / "tokenizer")
+    if taken := start or taken_tokenizer(config):
+        PreTrainedTokenizerFast.from_pretrained(taken).save_pretrained(folder / "tokenizer")
     elif not (folder / "tokenizer").exists():
         texts = corpus_texts(random.Random(f"tokenizer {job.seed}"), _TOKENIZER_DOCUMENTS)
         train_tokenizer(texts, config.vocabulary, TEMPLATE.read_text(encoding="utf-8")).save_pretrained(
             folder / "tokenizer"
         )
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+    if len(tokenizer) > config.vocabulary and not start:
+        raise UserError(
+            f"pretrain.vocabulary={config.vocabulary}: the tokenizer of {taken} has {len(tokenizer)} tokens; as many,"
+            " rounded up to a multiple of 64, are the least"
+        )
     fresh = build(config, tokenizer)
     model = Qwen3ForCausalLM.from_pretrained(start, dtype=torch.float32) if start else fresh
     model = model.to(device()).train()
@@ -428,8 +437,21 @@ def run(job: Job) -> dict[str, Any]:
     }
 
 
+def taken_tokenizer(config: Config) -> Path | None:
+    """The folder whose tokenizer is taken, looked for from here and from the project's root."""
+    if config.tokenizer is None:
+        return None
+    for place in (Path(config.tokenizer), ROOT / config.tokenizer):
+        if (place / "tokenizer.json").is_file():
+            return place
+    raise UserError(
+        f"pretrain.tokenizer: {config.tokenizer} holds no tokenizer.json; name the folder of a checkpoint, or leave it"
+        " out to have one trained"
+    )
+
+
 def after(job: Job) -> None:
-    """Put the model where the `tiny` preset looks for it, if that was asked for."""
+    """Put the model where its preset looks for it, if that was asked for."""
     if job.config.install:
         target = ROOT / "assets" / job.settings.model.name
         shutil.copytree(job.folder / "model", target, dirs_exist_ok=True)
@@ -445,15 +467,16 @@ def card(job: Job) -> str:
     rows = [f"| {skill} | {metrics[f'{skill}_right']:.1%} | {metrics[f'{skill}_n']} |" for skill in skills]
     changed = {name: value for name, value in job.config if value != type(job.config).model_fields[name].default}
     overrides = "".join(f" pretrain.{name}={value}" for name, value in changed.items())
-    config = job.config
+    config, name = job.config, job.settings.model.name
+    model = "" if name == "tiny" else f" model={name}"
     return CARD.format(
-        name=job.settings.model.name,
+        name=name,
         weights=metrics["weights"] / 1e6,
         tokens=metrics["tokens"] / 1e6,
         hours=manifest["seconds"] / 3600,
         threads=manifest["threads"],
         platform=manifest["platform"].split("-")[0],
-        command=f"python train.py stage=pretrain seed={job.seed}{overrides}",
+        command=f"python train.py stage=pretrain{model} seed={job.seed}{overrides}",
         shape=f"{config.layers} layers of width {config.hidden}, {config.heads} heads of {config.head_width} "
         f"({config.kv_heads} of keys and values), {config.intermediate} in the feed-forward layers, "
         f"{config.vocabulary} tokens, tied embeddings",

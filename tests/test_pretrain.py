@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 from data import corpus, dialects
 from data.corpus.tasks import KINDS
 from stages import pretrain
+from stages._errors import UserError
+from stages._refusals import compose, settings_of
+from stages._schema import publish
 from stages._tokens import train_tokenizer
 
 SMALL = pretrain.Config(
@@ -80,6 +84,42 @@ def test_a_span_has_the_same_tokens_wherever_it_stands(tokenizer: Any) -> None:
 def test_text_survives_the_tokenizer(tokenizer: Any) -> None:
     for text in ("Smörgåsbord  costs 12.50 €\n\n\tok", '{"a": [1, 2.5, null]}', "<tool_call>\n{}\n</tool_call>"):
         assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+
+
+def recipe(*words: str) -> pretrain.Config:
+    """The settings of stage=pretrain as composed."""
+    publish()
+    overrides = ["stage=pretrain", *words]
+    config: pretrain.Config = settings_of(*compose(overrides), overrides).stage("pretrain")
+    return config
+
+
+def test_the_student_is_a_quarter_of_its_teacher_reads_its_tokens_and_takes_5_mb_at_most() -> None:
+    from safetensors import safe_open
+    from transformers import PreTrainedTokenizerFast
+
+    config = recipe("model=tiny_student")
+    assert recipe() == pretrain.Config()
+    assert recipe("model=tiny_student", "pretrain.hidden=64").hidden == 64
+    taken = pretrain.taken_tokenizer(config)
+    assert taken is not None
+    assert taken.samefile(pretrain.ROOT / "assets" / "tiny")
+    student = pretrain.build(config, PreTrainedTokenizerFast.from_pretrained(taken))
+    weights = sum(one.numel() for one in student.parameters())
+    with safe_open(taken / "model.safetensors", framework="pt") as stored:
+        teacher = sum(math.prod(stored.get_slice(name).get_shape()) for name in stored.keys())  # noqa: SIM118
+    assert 0.2 * teacher < weights <= 0.25 * teacher
+    others = [file.stat().st_size for file in taken.iterdir() if file.suffix != ".safetensors"]
+    assert 2 * weights + sum(others) < 5_000_000
+
+
+def test_a_tokenizer_that_is_not_there_or_too_large_is_the_users_mistake(tmp_path: Any) -> None:
+    with pytest.raises(UserError, match=r"pretrain.tokenizer: nowhere holds no tokenizer.json"):
+        pretrain.taken_tokenizer(pretrain.Config(tokenizer="nowhere"))
+    job = FakeJob(tmp_path)
+    job.config = SMALL.model_copy(update={"tokenizer": "assets/tiny"})
+    with pytest.raises(UserError, match=r"pretrain.vocabulary=1024: the tokenizer of .*tiny has \d{4} tokens"):
+        pretrain.run(job)  # type: ignore[arg-type]
 
 
 class Stop(Exception):

@@ -79,7 +79,7 @@ def test_every_dialect_is_spoken_of() -> None:
 def test_every_model_preset_is_in_the_table_with_its_checkpoint_and_memory() -> None:
     for file in sorted((ROOT / "conf/model").glob("*.yaml")):
         preset = yaml.safe_load(file.read_text(encoding="utf-8"))
-        if preset["name"] == "tiny":
+        if preset["name"] in ("tiny", "tiny_student"):
             continue
         columns = (
             f"`{preset['name']}`",
