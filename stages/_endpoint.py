@@ -56,10 +56,10 @@ class Names(NamedTuple):
     url: str
     model: str
     key: str
-    answer: str
+    answer: tuple[str, ...]
 
 
-SAMPLER = Names("base_url", "endpoint_model", "api_key_variable", "pairs.temperature and pairs.max_new_tokens")
+SAMPLER = Names("base_url", "endpoint_model", "api_key_variable", ("temperature", "max_new_tokens"))
 
 
 class EndpointConfig(BaseModel):
@@ -67,6 +67,7 @@ class EndpointConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
     FREE: ClassVar[tuple[str, ...]] = ("api_key_variable", "concurrency", "requests_per_minute", "endpoint_timeout")
+    STAGE: ClassVar[str] = "pairs"  # whose settings these are, for messages
 
     sampler: Literal["policy", "openai"] = "policy"
     """Who answers: the SFT policy, or an OpenAI-compatible chat-completions endpoint."""
@@ -89,18 +90,18 @@ class EndpointConfig(BaseModel):
         named = {"base_url": self.base_url, "endpoint_model": self.endpoint_model}
         if self.sampler != "openai":
             if idle := [name for name, value in named.items() if value is not None]:
-                raise ValueError(f"{' and '.join(idle)}: only pairs.sampler=openai asks an endpoint; add it")
+                raise ValueError(f"{' and '.join(idle)}: only {self.STAGE}.sampler=openai asks an endpoint; add it")
             return self
         if lacking := [name for name, value in named.items() if not value]:
             raise ValueError(
-                f"sampler=openai needs {' and '.join(lacking)}: pairs.base_url=http://localhost:8000/v1"
-                " pairs.endpoint_model=NAME"
+                f"sampler=openai needs {' and '.join(lacking)}: {self.STAGE}.base_url=http://localhost:8000/v1"
+                f" {self.STAGE}.endpoint_model=NAME"
             )
-        check_address(str(self.base_url), self.api_key_variable, SAMPLER)
+        check_address(str(self.base_url), self.api_key_variable, SAMPLER, self.STAGE)
         return self
 
 
-def check_address(address: str, variable: str | None, names: Names) -> None:
+def check_address(address: str, variable: str | None, names: Names, stage: str) -> None:
     """ValueError, which shows neither, for what is no plain http address or may hold a key, and for what names no
     environment variable.
     """
@@ -113,7 +114,7 @@ def check_address(address: str, variable: str | None, names: Names) -> None:
         raise ValueError(f"{names.url}: must be an address such as http://localhost:8000/v1")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError(
-            f"{names.url}: must hold no user, password or query; keys come from the environment (pairs.{names.key})"
+            f"{names.url}: must hold no user, password or query; keys come from the environment ({stage}.{names.key})"
         )
     if variable is not None and not variable.isidentifier():
         raise ValueError(f"{names.key}: must be the name of an environment variable, such as OPENAI_API_KEY")
@@ -122,7 +123,7 @@ def check_address(address: str, variable: str | None, names: Names) -> None:
 def sample(
     job: Job, tokenizer: PreTrainedTokenizerBase, dialect: ModuleType, requests: Sequence[Request]
 ) -> list[list[Completion]]:
-    """`pairs.samples` answers to each request, in the order of the requests; what the cache has is not asked again.
+    """`samples` answers to each request, in the order of the requests; what the cache has is not asked again.
 
     UserError where the endpoint refuses, gives no chat completion, or fails too often; what came until then is kept.
     """
@@ -317,8 +318,9 @@ class Endpoint:
     def __init__(self, job: Job, names: Names) -> None:
         self.config, self.seed, self.say, self.names = job.config, job.seed, job.say, names
         self.url = url_of(getattr(self.config, names.url))
-        self.where, self.variable = f"pairs.{names.url}", getattr(self.config, names.key)
-        self.key = _key(self.variable, names.key)
+        self.stage, self.variable = self.config.STAGE, getattr(self.config, names.key)
+        self.where = f"{self.stage}.{names.url}"
+        self.key = _key(self.variable, f"{self.stage}.{names.key}")
         self.headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         self._gap = 60 / self.config.requests_per_minute if self.config.requests_per_minute else 0.0
         self._free = 0.0  # when the next request may go out
@@ -336,7 +338,9 @@ class Endpoint:
                 response = await client.post(self.url, json=body)
             except httpx.RequestError as error:
                 failure = " ".join(f"{type(error).__name__} {error}".split())
-                way_out = f"see that it runs and {self.where} names it; if it is slow, raise pairs.endpoint_timeout"
+                way_out = (
+                    f"see that it runs and {self.where} names it; if it is slow, raise {self.stage}.endpoint_timeout"
+                )
             else:
                 status = response.status_code
                 failure = f"answered {status}{self._words(response)}"
@@ -350,7 +354,7 @@ class Endpoint:
                 if status not in (408, 429) and status < 500:
                     raise UserError(f"{self.where}: {self.url} {failure} (request {name}); {self._way_out(status)}")
                 asked = _retry_after(response.headers.get("Retry-After", ""))
-                way_out = "lower pairs.concurrency, set pairs.requests_per_minute, or try later"
+                way_out = f"lower {self.stage}.concurrency, set {self.stage}.requests_per_minute, or try later"
             if attempt == _ATTEMPTS or asked > _LONGEST_WAIT:
                 wanted = f", and says to wait {asked:.0f} s" if asked > _LONGEST_WAIT else ""
                 raise UserError(
@@ -380,19 +384,21 @@ class Endpoint:
         return f" ({told[:200]})" if told else ""
 
     def _way_out(self, status: int) -> str:
+        model = f"{self.stage}.{self.names.model}"
         if status in (401, 403):
             there = "is" if self.key else "is not"
             return f"see to the key in the environment variable {self.variable or KEY_VARIABLE}, which {there} set"
         if status == 404 or 300 <= status < 400:
-            return f"{self.where} is the address before /chat/completions; see to it and to pairs.{self.names.model}"
-        return f"see to pairs.{self.names.model}, {self.names.answer}, or leave the row out"
+            return f"{self.where} is the address before /chat/completions; see to it and to {model}"
+        knobs = " and ".join(f"{self.stage}.{name}" for name in self.names.answer)
+        return f"see to {model}, {knobs}, or leave the row out"
 
 
 def _key(variable: str | None, setting: str) -> str | None:
     """The key in this variable, or in OPENAI_API_KEY if there is one; UserError where it is lacking or no header's."""
     key = os.environ.get(variable or KEY_VARIABLE, "").strip()
     if variable and not key:
-        raise UserError(f"pairs.{setting}: the environment has no {variable}; set it, or leave it out")
+        raise UserError(f"{setting}: the environment has no {variable}; set it, or leave it out")
     if not re.fullmatch(r"[\x21-\x7e]*", key):
         raise UserError(f"{variable or KEY_VARIABLE}: a key holds neither spaces nor letters beyond ASCII")
     return key or None

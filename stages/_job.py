@@ -18,6 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, TypeVar
 
+from pydantic import BaseModel
+
 from stages import _machine, _manifest, _processes
 from stages._errors import Interrupted, UserError
 from stages._files import (
@@ -78,13 +80,16 @@ class Job:
         """Whether a stage of this one's OPTIONAL is done, up to date, and read."""
         return name in self._above
 
-    def within(self, place: str, name: str, above: Mapping[str, Path], **changes: Any) -> Path:
+    def within(
+        self, place: str, name: str, above: Mapping[str, Path], model: BaseModel | None = None, **changes: Any
+    ) -> Path:
         """Run a stage as a part of this one, in <folder>/<place>/<name>; returns that folder.
 
-        It reads `above` in place of the run's own results, and `changes` are made to its settings. It has a manifest of
-        its own, is resumed where it was interrupted, and is not run again once it is done.
+        It reads `above` in place of the run's own results, works on `model` where one is given in place of the run's,
+        and `changes` are made to its settings. It has a manifest of its own, is resumed where it was interrupted, and
+        is not run again once it is done.
         """
-        blocks = dict(self.settings.blocks)
+        blocks = dict(self.settings.blocks) | ({"model": model} if model else {})
         blocks[name] = blocks[name].model_copy(update=changes)
         point = (self.folder / place).relative_to(self.settings.run_folder).as_posix()
         settings = dataclasses.replace(self.settings, blocks=blocks, point=point)
@@ -267,7 +272,7 @@ def _run(job: Job, inputs: dict[str, Any], entries: dict[str, Any], earlier: dic
         "attempts": (earlier["attempts"] if earlier else 0) + 1,
         "seconds": earlier["seconds"] if earlier else 0.0,
         "parents": entries,
-        **_manifest.origins(settings, blocks, inputs),
+        **_manifest.origins(job.name, settings, blocks, inputs),
         "inputs_digest": digest(inputs),
         "inputs": inputs,
         **_machine.machine(threads),

@@ -6,13 +6,16 @@ import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from stages._files import digest, read_json
 from stages._schema import GROUPS, block_class, stage_module, stage_names
 from stages._settings import Settings
+
+if TYPE_CHECKING:
+    from stages._model import ModelConfig
 
 NAME = "manifest.json"
 SCHEMA = 1  # of manifest.json itself; a folder with another one is made anew
@@ -49,6 +52,8 @@ def inputs_of(name: str, settings: Settings, parents: Mapping[str, dict[str, Any
     if reads := getattr(module, "files", None):
         places = reads(settings)
         inputs.setdefault("files", {}).update({what: digest(at) for what, at in places.items() if at.exists()})
+    if trains := getattr(module, "trains", None):
+        inputs["base trained"] = _identity(trains(settings))["digest"]
     return inputs
 
 
@@ -80,7 +85,11 @@ def files_named(block: BaseModel) -> dict[str, str]:
 
 def model_identity(settings: Settings) -> dict[str, str]:
     """The base model's id and digest."""
-    return {"id": settings.model.path, "digest": _model_digest(settings.model.model_dump_json())}
+    return _identity(settings.model)
+
+
+def _identity(model: ModelConfig) -> dict[str, str]:
+    return {"id": model.path, "digest": _model_digest(model.model_dump_json())}
 
 
 @functools.cache  # a checkpoint may be gigabytes, and is asked for several times
@@ -90,11 +99,13 @@ def _model_digest(model: str) -> str:
     return model_digest(ModelConfig.model_validate_json(model))
 
 
-def origins(settings: Settings, blocks: Sequence[str], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Model, data, seeds and reward table, where the stage depends on them."""
+def origins(name: str, settings: Settings, blocks: Sequence[str], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Model (the one that its adapter fits), data, seeds and reward table, where the stage depends on them."""
+    trains = getattr(stage_module(name), "trains", None)
+    model = trains(settings) if trains else settings.model
     data = {"digest": digest([inputs["data"], inputs["files"]]), "files": inputs["files"]} if "data" in blocks else None
     return {
-        "model": model_identity(settings) if "model" in blocks else None,
+        "model": _identity(model) if "model" in blocks else None,
         "data": data,
         "seeds": {"seed": settings.seed, "data.seed": getattr(settings.data, "seed", None) if data else None},
         "reward": settings.reward.model_dump(mode="json") if "reward" in blocks else None,

@@ -33,7 +33,7 @@ from stages._metrics import wilson
 from stages._pairing import Candidate
 
 KEYS = "abcdefghi"  # as many as there are number keys
-JUDGE = Names("judge_url", "judge_model", "judge_key_variable", "pairs.judge_max_tokens")
+JUDGE = Names("judge_url", "judge_model", "judge_key_variable", ("judge_max_tokens",))
 TO_RANK = "to_rank.jsonl"
 _SHOWN = 10  # mistakes of a file that are told at once
 _FIELDS = ("id", "of", "ranks", "skip")
@@ -80,7 +80,7 @@ class RankingConfig(BaseModel):
             if self.rubric is not None or self.judge_key_variable is not None:
                 raise ValueError("rubric and judge_key_variable: only a judge needs them; add pairs.judge_url")
             return self
-        check_address(str(self.judge_url), self.judge_key_variable, JUDGE)
+        check_address(str(self.judge_url), self.judge_key_variable, JUDGE, "pairs")
         return self
 
     @property

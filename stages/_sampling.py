@@ -163,7 +163,7 @@ def generate(
             noise = None
             if temperature > 0:
                 names = [f"{seed}/{requests[place].id}/{number}" for place in batch for number in range(n)]
-                noise = _noise(names, max_new_tokens)
+                noise = noise_of(names, max_new_tokens)
             rows = decode(model, [prompts[place] for place in batch], n, max_new_tokens, stops, temperature, noise)
             for row, (ids, logprob, stop) in enumerate(rows):
                 text = _control.text_of(tokenizer, ids)
@@ -172,7 +172,7 @@ def generate(
     return results
 
 
-def _noise(names: list[str], length: int) -> torch.Tensor:
+def noise_of(names: list[str], length: int) -> torch.Tensor:
     """One row of uniform numbers for each name, which alone decides them."""
     import torch
 

@@ -15,6 +15,7 @@ that returns its metrics, and may have
     after(job) what follows when it is done, just now or by an earlier call: showing, installing
     reads(settings, above)  names those of `above` that its settings make it read, where that is not all of them
     files(settings)  files that its result depends on and that no setting has to name, by what they are
+    trains(settings)  the model block of what its adapter fits, where that is not the run's own model
 
 A class of settings may have FREE, the names of fields that change no result, and FILES, those that name files.
 """

@@ -13,7 +13,7 @@ from rewards._policies import blind
 from rewards._table import RewardConfig, Score, points, threshold
 from stages._control import plain
 from stages._errors import UserError
-from stages._metrics import metrics
+from stages._metrics import attempted, metrics
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -57,6 +57,21 @@ def score_one(request: Request, completion: Completion, dialect: ModuleType, rew
 def measure(requests: Sequence[Request], scored: Sequence[Scored]) -> dict[str, Any]:
     """The contract's fields of one model, from its one answer to each request."""
     return metrics(requests, [each.reading for each in scored], [each.judgement for each in scored])
+
+
+def prediction(request: Request, model: str, scored: Scored) -> dict[str, Any]:
+    """A row of predictions.jsonl; `truncated` and `tokens` let it be scored again."""
+    return {
+        "id": request.id,
+        "model": model,
+        "completion": plain(scored.completion.text),
+        "calls": [{"name": call.name, "arguments": call.arguments} for call in scored.reading.calls],
+        "attempt": attempted(scored.judgement),
+        "outcome": scored.judgement.outcome,
+        "points": scored.score.points,
+        "truncated": scored.completion.truncated,
+        "tokens": scored.completion.tokens,
+    }
 
 
 def implied(requests: Sequence[Request], reward: RewardConfig) -> str:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from data.transcript import Request
     from stages._job import Job
     from stages._sampling import Completion
-    from stages._scoring import Scored
     from stages._settings import Settings
 
 Name = Literal["base", Adapter, "merged"]
@@ -91,7 +90,8 @@ def run(job: Job) -> dict[str, Any]:
         ]
         metrics[model] = _scoring.measure(requests, scored)
         predictions[model] = {
-            request.id: prediction(request, model, each) for request, each in zip(requests, scored, strict=True)
+            request.id: _scoring.prediction(request, model, each)
+            for request, each in zip(requests, scored, strict=True)
         }
         write_jsonl(job.folder / "predictions.jsonl", [row for each in predictions.values() for row in each.values()])
         numbers = {name: value for name, value in metrics[model].items() if isinstance(value, int | float)}
@@ -152,24 +152,6 @@ def ask(job: Job, model: str, requests: Sequence[Request], dialect: ModuleType) 
             job=job,
         )
     ]
-
-
-def prediction(request: Request, model: str, scored: Scored) -> dict[str, Any]:
-    """A row of predictions.jsonl; `truncated` and `tokens` let it be scored again."""
-    from stages._control import plain
-    from stages._metrics import attempted
-
-    return {
-        "id": request.id,
-        "model": model,
-        "completion": plain(scored.completion.text),
-        "calls": [{"name": call.name, "arguments": call.arguments} for call in scored.reading.calls],
-        "attempt": attempted(scored.judgement),
-        "outcome": scored.judgement.outcome,
-        "points": scored.score.points,
-        "truncated": scored.completion.truncated,
-        "tokens": scored.completion.tokens,
-    }
 
 
 def _answered(job: Job, requests: Sequence[Request]) -> dict[str, list[Completion]]:

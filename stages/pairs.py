@@ -43,13 +43,11 @@ if TYPE_CHECKING:
 
     from data.transcript import Message, Request
     from stages._job import Job
-    from stages._sampling import Completion
     from stages._scoring import Scored
     from stages._settings import Settings
 
 PARENTS = ("sft",)
 BLOCKS = ("model", "data", "reward")
-_CHUNK = 8  # batches between writes: what an interruption loses at most
 
 
 class Config(PairingConfig, RankingConfig, _endpoint.EndpointConfig):
@@ -85,7 +83,7 @@ def run(job: Job) -> dict[str, Any]:
     """Sample, score, pair; returns counts of candidates and pairs, and what the policy did."""
     from data import dialects, load
     from rewards import blind, threshold
-    from stages import _pairing, _scoring
+    from stages import _pairing, _samples, _scoring
     from stages._files import write_json, write_jsonl, write_text
     from stages._model import load_tokenizer
     from stages._negatives import Pool
@@ -99,7 +97,9 @@ def run(job: Job) -> dict[str, Any]:
     asked = _scoring.spread(data.preference, config.prompts)
     requests, refused = _scoring.renderable(tokenizer, dialect, asked)
     _scoring.check_refused(refused, len(asked), config.max_dropped, "pairs.max_dropped")
-    sampled = _scoring.score(requests, _sample(job, tokenizer, dialect, requests), dialect, settings.reward)
+    adapter, batch = job.parent("sft") / "adapter", config.batch_size or settings.model.sample_batch
+    answers = _samples.sample(job, tokenizer, dialect, requests, adapter, batch)
+    sampled = _scoring.score(requests, answers, dialect, settings.reward)
 
     pool, filtered = Pool.of(data.preference), Counter[str]()
     own = [[_candidate(scored, "policy", None) for scored in row] for row in sampled]
@@ -204,47 +204,6 @@ def _ranked(
     reasons = without[config.rank] | {request.id: "one_candidate" for request in requests if request.id not in ballots}
     reasons |= {id_: "tied" for id_, points in decisive.items() if len(set(points.values())) == 1}
     return decisive, reasons, report
-
-
-def _sample(
-    job: Job, tokenizer: PreTrainedTokenizerBase, dialect: ModuleType, requests: Sequence[Request]
-) -> list[list[Completion]]:
-    """K answers to each request, those in the cache taken from there and new ones put there as they come."""
-    from stages._files import append_jsonl, digest, locked, read_jsonl
-    from stages._model import load_policy, model_digest
-    from stages._sampling import Completion, generate, prompt_of
-
-    if job.config.sampler == "openai":
-        return _endpoint.sample(job, tokenizer, dialect, requests)
-    config, model_config = job.config, job.settings.model
-    adapter = job.parent("sft") / "adapter"
-    longest = config.max_new_tokens or model_config.max_new_tokens
-    how = {"n": config.samples, "temperature": config.temperature, "max_new_tokens": longest}
-    policy = {"adapter": digest(adapter), "model": model_digest(model_config), "seed": job.seed}
-    cache = job.cache / f"candidates-{digest(policy | how)[:16]}.jsonl"
-    keys = [digest([request.id, prompt_of(tokenizer, dialect, request)]) for request in requests]
-    with locked(cache.with_suffix(".lock"), "", wait=True):
-        known = {row["key"]: row["completions"] for row in read_jsonl(cache)} if cache.exists() else {}
-        left = sum(key not in known for key in keys)
-        if left < len(keys):
-            job.say(f"{len(keys) - left} of {len(keys)} requests have their samples already")
-        if left:
-            batch = config.batch_size or model_config.sample_batch
-            size = max(1, batch // config.samples) * _CHUNK
-            model = load_policy(model_config, adapter)
-            with job.bar(len(keys), "sampling", len(keys) - left) as bar:
-                for start in range(0, len(keys), size):
-                    # Always whole chunks: rounding depends on what shares a batch, and a resumed run must not differ.
-                    chunk, asked = keys[start : start + size], requests[start : start + size]
-                    if all(key in known for key in chunk):
-                        continue
-                    answers = generate(model, tokenizer, dialect, asked, **how, batch_size=batch, seed=job.seed)
-                    new = {key: row for key, row in zip(chunk, answers, strict=True) if key not in known}
-                    for key, row in new.items():
-                        known[key] = [[each.text, each.logprob, each.tokens, each.truncated] for each in row]
-                        append_jsonl(cache, {"key": key, "completions": known[key]})
-                    bar.update(bar.done + len(new))
-    return [[Completion(*fields) for fields in known[key]] for key in keys]
 
 
 def _other_turns(

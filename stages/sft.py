@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from stages._errors import UserError, nearest
+from stages._lora import AdapterConfig, with_fresh_adapter
 from stages._training import TrainingConfig
 
 if TYPE_CHECKING:
@@ -24,28 +24,20 @@ PARENTS: tuple[str, ...] = ()
 BLOCKS = ("model", "data")
 
 
-class Config(TrainingConfig):
+class Config(AdapterConfig, TrainingConfig):
     """Settings of stage=sft."""
 
     epochs: float = Field(1.0, gt=0)
     """Passes over the rows: thousands need no second one, a few hundred want two or three."""
     batch_size: int = Field(8, ge=1)
     """Rows a step. What does not fit at once (model.micro_batch) is accumulated."""
-    rank: int = Field(16, ge=1)
-    """Rank of the adapter (LoRA r)."""
-    alpha: float = Field(32, gt=0)
-    """The adapter's output is scaled by alpha / rank."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout before the adapter."""
     validation_rows: int = Field(200, ge=0)
     """Validation requests whose loss is measured at the end."""
 
 
 def run(job: Job) -> dict[str, Any]:
     """Train the adapter; returns losses, rows by what became of them, time and memory."""
-    import torch
     from datasets import Dataset
-    from peft import LoraConfig, get_peft_model
     from trl import SFTConfig, SFTTrainer
 
     from data import dialects
@@ -68,18 +60,7 @@ def run(job: Job) -> dict[str, Any]:
     tokens = sum(len(row.input_ids) for row in rows)
     job.say(f"{counts.kept} rows of {counts.total}, {tokens} tokens, {trained} of them trained")
 
-    base = load_base(model_config, training=True)
-    check_targets(base, model_config.target_modules)
-    torch.manual_seed(job.seed)  # the adapter's first weights
-    lora = LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,
-        lora_dropout=config.dropout,
-        target_modules=model_config.target_modules,
-        task_type="CAUSAL_LM",
-    )
-    model = get_peft_model(base, lora)
-    model.peft_config["default"].base_model_name_or_path = model_config.path
+    model = with_fresh_adapter(load_base(model_config, training=True), config, model_config, job.seed)
     trainer_class = _training.ordered(SFTTrainer, [len(row.input_ids) for row in rows])
     with _training.adapters_stay_float32(model):
         trainer = trainer_class(
@@ -96,21 +77,6 @@ def run(job: Job) -> dict[str, Any]:
     forget_checkpoints(job)
     adapter = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return counts.as_dict() | results | {"tokens": tokens, "tokens_trained": trained, "adapter_weights": adapter}
-
-
-def check_targets(base: Any, targets: str | list[str]) -> None:
-    """UserError for a module name that no linear layer bears; PEFT asks only that one of them does."""
-    import torch
-
-    names = {name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)}
-    short = {name.rpartition(".")[2] for name in names}
-    wrong = [
-        f"model.target_modules: no layer is called {target}{nearest(target, short)} ({', '.join(sorted(short))})"
-        for target in ([] if isinstance(targets, str) else targets)
-        if not any(name == target or name.endswith(f".{target}") for name in names)
-    ]
-    if wrong:
-        raise UserError(*wrong)
 
 
 def _validation_loss(

@@ -20,7 +20,7 @@ from stages._job import Job
 from stages._manifest import SCHEMA
 from stages._sampling import Completion
 from stages._schema import block_class
-from stages._scoring import answer, score_one, spread
+from stages._scoring import answer, prediction, score_one, spread
 from stages._settings import RootConfig, Settings
 
 TOOLS = [
@@ -220,7 +220,7 @@ def test_an_answer_that_was_cut_off_is_no_right_answer(bench: Bench) -> None:
     whole = score_one(request, Completion("Hello!", 0.0, 2, False), native, job.settings.reward)
     cut = score_one(request, Completion("Hello! It is", 0.0, 2, True), native, job.settings.reward)
     assert (whole.judgement.outcome, cut.judgement.outcome) == ("right_answer", "empty")
-    assert evaluate.prediction(request, "sft", cut)["truncated"] is True
+    assert prediction(request, "sft", cut)["truncated"] is True
 
 
 def test_the_short_evaluation_scores_one_greedy_answer_a_request(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from stages import _memory, _model
 from stages._errors import UserError
+from stages._lora import check_targets
 from stages._model import ModelConfig
 from tests import toys
 
@@ -98,13 +99,11 @@ def test_a_repository_that_cannot_be_had_is_the_users_mistake_and_no_traceback(
 
 
 def test_a_target_module_that_no_layer_bears_names_the_nearest() -> None:
-    from stages import sft
-
     model = toys.toy_model("toy", 1024)
-    sft.check_targets(model, "all-linear")
-    sft.check_targets(model, ["q_proj", "self_attn.v_proj"])
+    check_targets(model, "all-linear")
+    check_targets(model, ["q_proj", "self_attn.v_proj"])
     with pytest.raises(UserError, match=r"no layer is called q_prj; did you mean q_proj\?"):
-        sft.check_targets(model, ["q_prj", "v_proj"])
+        check_targets(model, ["q_prj", "v_proj"])
 
 
 def test_a_folder_that_is_not_there_is_the_users_mistake() -> None:

@@ -1,0 +1,71 @@
+"""Sampled answers, kept in the run's cache as they come: by policy, prompt and sampling settings.
+
+What stages share that have a policy or an endpoint answer requests. Their settings have `samples`, `temperature`,
+`max_new_tokens` and those of stages/_endpoint.py. An interrupted stage goes on where it was; nothing is asked twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from stages import _endpoint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from data.transcript import Request
+    from stages._job import Job
+    from stages._sampling import Completion
+
+_CHUNK = 8  # batches between writes: what an interruption loses at most
+
+
+def sample(
+    job: Job,
+    tokenizer: PreTrainedTokenizerBase,
+    dialect: ModuleType,
+    requests: Sequence[Request],
+    adapter: Path | None,
+    batch: int,
+) -> list[list[Completion]]:
+    """`samples` answers to each request, in the order of the requests; those in the cache are taken from there.
+
+    Who answers is the run's model with this adapter, `batch` rows at once, or the endpoint where the settings name one.
+    """
+    from stages._files import append_jsonl, digest, locked, read_jsonl
+    from stages._model import load_policy, model_digest
+    from stages._sampling import Completion, generate, prompt_of
+
+    if job.config.sampler == "openai":
+        return _endpoint.sample(job, tokenizer, dialect, requests)
+    assert adapter is not None
+    config, model_config = job.config, job.settings.model
+    longest = config.max_new_tokens or model_config.max_new_tokens
+    how = {"n": config.samples, "temperature": config.temperature, "max_new_tokens": longest}
+    policy = {"adapter": digest(adapter), "model": model_digest(model_config), "seed": job.seed}
+    cache = job.cache / f"candidates-{digest(policy | how)[:16]}.jsonl"
+    keys = [digest([request.id, prompt_of(tokenizer, dialect, request)]) for request in requests]
+    with locked(cache.with_suffix(".lock"), "", wait=True):
+        known = {row["key"]: row["completions"] for row in read_jsonl(cache)} if cache.exists() else {}
+        left = sum(key not in known for key in keys)
+        if left < len(keys):
+            job.say(f"{len(keys) - left} of {len(keys)} requests have their samples already")
+        if left:
+            size = max(1, batch // config.samples) * _CHUNK
+            model = load_policy(model_config, adapter)
+            with job.bar(len(keys), "sampling", len(keys) - left) as bar:
+                for start in range(0, len(keys), size):
+                    # Always whole chunks: rounding depends on what shares a batch, and a resumed run must not differ.
+                    chunk, asked = keys[start : start + size], requests[start : start + size]
+                    if all(key in known for key in chunk):
+                        continue
+                    answers = generate(model, tokenizer, dialect, asked, **how, batch_size=batch, seed=job.seed)
+                    new = {key: row for key, row in zip(chunk, answers, strict=True) if key not in known}
+                    for key, row in new.items():
+                        known[key] = [[each.text, each.logprob, each.tokens, each.truncated] for each in row]
+                        append_jsonl(cache, {"key": key, "completions": known[key]})
+                    bar.update(bar.done + len(new))
+    return [[Completion(*fields) for fields in known[key]] for key in keys]
