@@ -271,6 +271,7 @@ def _run(job: Job, inputs: dict[str, Any], entries: dict[str, Any], earlier: dic
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "attempts": (earlier["attempts"] if earlier else 0) + 1,
         "seconds": earlier["seconds"] if earlier else 0.0,
+        "overrides": list(settings.overrides),
         "parents": entries,
         **_manifest.origins(job.name, settings, blocks, inputs),
         "inputs_digest": digest(inputs),

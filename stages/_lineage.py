@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from stages._errors import UserError
-from stages._manifest import NAME, missing_outputs, model_identity, read_manifest
+from stages._manifest import NAME, changed_outputs, missing_outputs, model_identity, read_manifest
 from stages._schema import optional_parents, parents, stage_module, stage_names
 from stages._settings import Settings
 
@@ -111,6 +111,34 @@ def _changed_parents(folder: Path, settings: Settings) -> list[str]:
         if now and (now.get("digest") != known["digest"] or _changed_parents(above, settings)):
             changed.append(parent)
     return changed
+
+
+def made_of(folder: Path, settings: Settings) -> dict[str, dict[str, Any]]:
+    """The manifests of all that a stage folder was made from, directly or not, and its own, by their place in the run.
+
+    Parents stand before children. What has been replaced since is left out, with what it was made from.
+    """
+    found: dict[str, dict[str, Any]] = {}
+
+    def visit(place: str, digest: str | None) -> None:
+        manifest = read_manifest(settings.run_folder / place)
+        if place in found or manifest is None or digest not in (None, manifest.get("digest")):
+            return
+        for known in manifest["parents"].values():
+            visit(known["path"], known["digest"])
+        found[place] = manifest
+
+    visit(folder.relative_to(settings.run_folder).as_posix(), None)
+    return found
+
+
+def check_adapter(stage: str, folder: Path, settings: Settings) -> None:
+    """UserError where the adapter in a stage's folder is not the one that the stage wrote."""
+    if strange := changed_outputs(folder, read_manifest(folder) or {}, "adapter"):
+        raise UserError(
+            f"{folder / strange[0]}: not the file that {stage} wrote (its manifest has another digest); put that back,"
+            f" or delete {folder} and run: {command(stage, settings)}"
+        )
 
 
 def stale_behind(settings: Settings) -> list[str]:

@@ -130,6 +130,15 @@ def missing_outputs(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def changed_outputs(folder: Path, manifest: Mapping[str, Any], below: str) -> list[str]:
+    """The recorded files below a folder of the stage's that are gone or hold other bytes than the stage wrote."""
+    return [
+        name
+        for name, entry in manifest.get("outputs", {}).items()
+        if name.startswith(f"{below}/") and not ((folder / name).is_file() and digest(folder / name) == entry["sha256"])
+    ]
+
+
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
     """Which inputs differ, as `path: old -> new`."""
     if isinstance(old, dict) and isinstance(new, dict):

@@ -29,7 +29,8 @@ class ModelConfig(BaseModel):
     """The policy: which checkpoint, how it is shown tools, and what it needs to train. Presets stand in conf/model/."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
-    FREE: ClassVar[tuple[str, ...]] = ("name", "sample_batch", "memory_gib")
+    # merge_dtype counts where conf/stage/merge.yaml hands it on, as merge.dtype.
+    FREE: ClassVar[tuple[str, ...]] = ("name", "sample_batch", "memory_gib", "merge_dtype")
 
     name: str = Field("tiny", pattern=r"^[A-Za-z0-9._-]{1,60}$")
     """Short name, as in file names and tables."""
@@ -65,6 +66,8 @@ class ModelConfig(BaseModel):
     """Step size of supervised fine-tuning, unless the stage says another."""
     preference_learning_rate: float = Field(5e-6, gt=0)
     """Step size of preference training, unless the stage says another."""
+    merge_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """How merged weights are stored, unless merge.dtype says another."""
     memory_gib: float | None = None
     """GPU memory that training is expected to reserve, checked against what is free before loading."""
 
@@ -227,6 +230,16 @@ def keep_weights_unpacked(model: PreTrainedModel) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def check_unpacked(model: PreTrainedModel) -> None:
+    """RuntimeError where a 4-bit weight has been repacked after all: dequantised, it would be another matrix."""
+    for name, module in model.named_modules():
+        if getattr(getattr(getattr(module, "weight", None), "quant_state", None), "packing_format_for_cpu", False):
+            raise RuntimeError(
+                f"{name}: bitsandbytes has repacked this 4-bit weight for the CPU, so that it cannot be dequantised;"
+                " it must not compute before stages/_model.py's keep_weights_unpacked"
+            )
 
 
 def save_adapter(model: Any, folder: Path) -> None:

@@ -102,8 +102,12 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def after(job: Job) -> None:
-    """What was found, now or by an earlier call."""
+    """What was found, now or by an earlier call; the merged model's card gets it too."""
+    from stages import _card
     from stages._summary import evaluation_in, findings
+
+    if job.has("merge"):
+        _card.write(job.parent("merge"), job.settings)
 
     if job.settings.asked == job.name:  # a longer run ends with these lines itself
         print(

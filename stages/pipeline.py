@@ -38,8 +38,10 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def after(job: Job) -> None:
-    """The table of models, what changed from one to the next, and where the report lies."""
+    """The table of models, what changed from one to the next, where the report lies; the merged model published."""
+    from stages import _publish
     from stages._summary import evaluation_in, findings
 
     folder = job.parent("evaluate")
     print("", *findings(*evaluation_in(folder)), "", f"report: {folder / 'report.html'}", sep="\n", flush=True)
+    _publish.publish(job.parent("merge"), job.settings)  # here, so that the card holds the results
