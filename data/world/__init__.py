@@ -20,10 +20,10 @@ __all__ = ["World", "WorldConfig", "generate"]
 # Shares of the kinds in each part. 15 % of the fine-tuning rows hold no call, all of them plain ones.
 SFT = {"single": 0.50, "parallel": 0.12, "multi_turn": 0.15, "hard_sum": 0.08} | {"small_talk": 0.06, "direct": 0.09}
 PREFERENCE = (
-    {"single": 0.22, "parallel": 0.05, "multi_turn": 0.06, "hard_sum": 0.05}
+    {"single": 0.20, "parallel": 0.05, "multi_turn": 0.06, "hard_sum": 0.05}
     | {"small_talk": 0.03, "direct": 0.03, "after_result": 0.03}
-    | {"trivial_sum": 0.09, "known_fact": 0.09, "answered": 0.09}
-    | {"no_tool": 0.12, "missing_argument": 0.08, "declined": 0.06}
+    | {"trivial_sum": 0.07, "known_fact": 0.07, "answered": 0.07}
+    | {"no_tool": 0.16, "missing_argument": 0.12, "declined": 0.06}
 )
 TEST = (
     {"single": 0.34, "parallel": 0.08, "multi_turn": 0.08, "hard_sum": 0.06}
