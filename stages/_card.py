@@ -38,7 +38,7 @@ def write(folder: Path, settings: Settings, where: str = ".") -> None:
     from jinja2 import FileSystemLoader, StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
 
-    if "tool_call_parser" not in (read_manifest(folder) or {})["facts"]:
+    if "tool_call_parser" not in (read_manifest(folder) or {}).get("facts", {}):
         return  # a merge of an earlier version, which had no card
 
     cards = SandboxedEnvironment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined)

@@ -67,7 +67,7 @@ def test_the_embedded_model_is_stored_in_float32_and_those_for_gpus_in_bfloat16(
     for path in (toys.ROOT / "conf" / "model").glob("*.yaml"):
         for stage in ("merge", "pipeline"):
             settings = settings_of(*compose([f"stage={stage}", f"model={path.stem}"]))
-            assert settings.stage("merge").dtype == ("float32" if path.stem == "tiny" else "bfloat16")
+            assert settings.stage("merge").dtype == ("float32" if path.stem in ("tiny", "tiny_student") else "bfloat16")
     assert settings_of(*compose(["stage=merge", "merge.dtype=fp16"])).stage("merge").dtype == "float16"
 
 
