@@ -34,8 +34,6 @@ BLOCKS = ("model", "data", "reward", "evaluate")
 class Config(PreferenceConfig):
     """Settings of stage=dpo."""
 
-    epochs: float = Field(2.0, gt=0)
-    """Passes over the pairs."""
     batch_size: int = Field(8, ge=1)
     """Pairs a step. What does not fit at once (model.micro_batch) is accumulated."""
     loss: list[Loss] = Field(["sigmoid", "sft"], min_length=1)

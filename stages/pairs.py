@@ -55,8 +55,8 @@ class Config(PairingConfig, RankingConfig, _endpoint.EndpointConfig):
 
     FREE: ClassVar[tuple[str, ...]] = ("batch_size", *_endpoint.EndpointConfig.FREE, *RankingConfig.FREE)
 
-    samples: int = Field(4, ge=1)
-    """Answers sampled for each request."""
+    samples: int = Field(2, ge=1)
+    """Answers sampled for each request: more requests teach more than more answers to each."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature: 1 is what the policy would do of itself."""
     max_new_tokens: int | None = Field(None, ge=1)

@@ -45,7 +45,7 @@ class WorldConfig(BaseModel):
 
     sft_rows: int = Field(2500, ge=1)
     """Transcripts to fine-tune on."""
-    preference_rows: int = Field(1200, ge=1)
+    preference_rows: int = Field(2400, ge=1)
     """Requests that the tuned model answers for preference pairs."""
     validation_rows: int = Field(200, ge=1)
     """Requests of all kinds to watch training by, in the wordings of training."""
