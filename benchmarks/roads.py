@@ -2,6 +2,7 @@
 
     python -m benchmarks.roads losses                                     # every road of a table; again: goes on
     python -m benchmarks.roads losses --seeds 0 --only reward_aware ipo   # some of it
+    python -m benchmarks.roads roads                                      # preference losses, GRPO and PPO
     python -m benchmarks.roads seeds                                      # the default pipeline at seeds 0, 1 and 2
 
 Each road of each seed is a run of its own, runs/roads_<seed>_<road>, which starts as a copy of the seed's fine-tuned
@@ -48,6 +49,15 @@ TABLES: dict[str, dict[str, Road]] = {
         "robust": Road("dpo", ("dpo.loss=[robust]", "dpo.trainer.label_smoothing=0.1")),
         "ipo": Road("dpo", ("dpo.loss=[ipo]",)),
         "kto": Road("kto"),
+    },
+    "roads": {
+        "sft": Road("sft", (), (0, 1, 2)),
+        "dpo": Road("dpo", (), (0, 1, 2)),
+        "dpo_two_rounds": Road("dpo", ("dpo.rounds=2",)),
+        "kto": Road("kto"),
+        "grpo": Road("grpo", (), (0, 1, 2)),
+        "ppo": Road("ppo", (), (0, 1, 2)),
+        "ppo_reward_model": Road("ppo", ("ppo.reward=model",)),
     },
 }
 
