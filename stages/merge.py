@@ -34,7 +34,8 @@ OPTIONAL = ADAPTERS[1:]
 BLOCKS = ("model", "data", "reward")
 VERSION = 2
 _POSITIONS = 16  # at the end of each row: where the call or the answer is
-_LOGITS = 2**27  # kept of a model, 0.5 GiB: all requests with a small vocabulary, 55 with one of 150,000 tokens
+_LOGITS = 2**27  # kept of a model, 0.5 GiB: 55 requests with a vocabulary of 150,000 tokens
+_MOST_WITH_LOGITS = 64  # more take a minute on two cores, and say the same: each has 16 rows of logits
 _SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -241,8 +242,8 @@ def _look(
 ) -> dict[str, Any]:
     """A model's greedy answers; its last logits on requests with their gold turns, if it has an adapter without it too.
 
-    Logits are those of as many requests, spread over all, as have room. On a GPU they are computed in float32 where the
-    merged weights are stored so.
+    Logits are those of 64 requests, spread over all, or as many as have room. On a GPU they are computed in float32
+    where the merged weights are stored so.
     """
     from stages import _merging, _scoring
     from stages._rows import request_row
@@ -252,7 +253,7 @@ def _look(
         _merging.compute_in_float32(model)
     room = _LOGITS // (_POSITIONS * model.config.get_text_config().vocab_size)
     rows = []
-    for request in _scoring.spread(requests, max(1, room)):
+    for request in _scoring.spread(requests, max(1, min(room, _MOST_WITH_LOGITS))):
         try:
             rows.append(request_row(tokenizer, dialect, request).input_ids)
         except (TemplateError, ValueError):  # no gold turn, or none that can be rendered: the prompt will do
