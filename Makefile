@@ -8,10 +8,10 @@ INSTALLED := .venv/.installed
 demo: $(INSTALLED)
 	@$(BIN)/python train.py stage=pipeline run=demo
 
-# Everything that is checked before a change is taken.
+# Everything that is checked before a change is taken. Two files of tests at a time: most of them use one core.
 test: lint types layout
-	$(BIN)/pytest --ignore=tests/test_layout.py
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/test_layout.py
+	$(BIN)/pytest -n 2 --dist loadfile -m slow
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
