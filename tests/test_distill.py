@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +17,8 @@ from data.transcript import AcceptedCall, Expected, Message, Request, Tool, Tool
 from rewards import RewardConfig
 from stages import _features, _scoring, _student, _teaching, distill
 from stages._divergence import Targets, divergence, targets
-from stages._errors import Interrupted, UserError
-from stages._job import Job, execute
+from stages._errors import UserError
+from stages._job import execute
 from stages._rows import IGNORED, Row
 from stages._sampling import Completion, completion_of, encode, prompt_of
 from stages._soft_targets import store
@@ -643,22 +641,9 @@ def adapter_digest(folder: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def interrupt_at(step: int) -> Any:
-    plain = Job.log
-
-    def log(job: Job, row: dict[str, Any]) -> None:
-        plain(job, row)
-        if row.get("step") == step and job.name == "distill":
-            os.kill(os.getpid(), signal.SIGINT)
-
-    return log
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_each_kind_learns_ends_with_its_rates_and_can_be_interrupted(
-    kind: str, tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_kind_learns_ends_with_its_rates_and_can_be_interrupted(kind: str, tuned: Tuned, tmp_path: Path) -> None:
     from safetensors import safe_open
 
     folder, other = copied(tuned, tmp_path / "one"), copied(tuned, tmp_path / "two")
@@ -680,10 +665,8 @@ def test_each_kind_learns_ends_with_its_rates_and_can_be_interrupted(
     with safe_open(place / "adapter" / "adapter_model.safetensors", framework="pt") as stored:
         assert all("lora_" in name for name in stored.keys())  # noqa: SIM118
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Job, "log", interrupt_at(3))
-        with pytest.raises(Interrupted):
-            run_distill(other, tuned, **KINDS[kind])
+    with toys.interrupted("toy/distill", 3):
+        run_distill(other, tuned, **KINDS[kind])
     again = run_distill(other, tuned, **KINDS[kind])
     assert again["resumed_from_step"] in (3, 4)
     assert adapter_digest(other) == adapter_digest(folder)

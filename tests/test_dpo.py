@@ -7,11 +7,9 @@ import hashlib
 import inspect
 import json
 import math
-import os
 import random
 import re
 import shutil
-import signal
 import types
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -22,9 +20,9 @@ from pydantic import ValidationError
 from data import dialects
 from data.transcript import Expected, Message, Request, Tool, ToolCall
 from stages import _checkpoints, _preference, _sampling, _training, dpo
-from stages._errors import Interrupted, UserError
+from stages._errors import UserError
 from stages._guard import missed_calls
-from stages._job import Job, execute
+from stages._job import execute
 from stages._pair_trainer import pair_trainer, reward_aware, trl_losses
 from stages._shared_prompt import share_prompts
 from tests import toys
@@ -245,9 +243,7 @@ def adapter_digest(folder: Path, stage: str = "dpo") -> str:
 
 
 @pytest.mark.slow
-def test_it_starts_at_its_reference_learns_and_can_be_interrupted(
-    tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_starts_at_its_reference_learns_and_can_be_interrupted(tuned: Tuned, tmp_path: Path) -> None:
     folder = tuned.folder
     metrics = run_dpo(folder, tuned)
     assert metrics["loss_at_step_0"] == pytest.approx(math.log(2), abs=1e-6)
@@ -258,17 +254,8 @@ def test_it_starts_at_its_reference_learns_and_can_be_interrupted(
     assert adapter_digest(folder) != adapter_digest(folder, "sft")
 
     other = copied(tuned, tmp_path)
-    plain = Job.log
-
-    def interrupt(job: Job, row: dict[str, Any]) -> None:
-        plain(job, row)
-        if row.get("step") == 2 and job.name == "dpo":
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Job, "log", interrupt)
-        with pytest.raises(Interrupted):
-            run_dpo(other, tuned)
+    with toys.interrupted("toy/dpo", 2):
+        run_dpo(other, tuned)
     checkpoints = sorted((other / "runs/toy/dpo/checkpoints").glob("checkpoint-*/complete.json"))
     assert checkpoints
     assert "rng_state.pth" in json.loads(checkpoints[-1].read_text())
@@ -336,17 +323,8 @@ def test_a_guard_that_stops_keeps_the_weights_of_the_last_good_step_also_when_re
     assert manifest["facts"]["guard"]["action"] == "stop"
     assert manifest["facts"]["guard"]["tripped"]["chosen_drop"]["step"] == tripped
 
-    plain = Job.log
-
-    def interrupt(job: Job, row: dict[str, Any]) -> None:
-        plain(job, row)
-        if row.get("step") == kept and job.name == "dpo":  # seen after the next step
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Job, "log", interrupt)
-        with pytest.raises(Interrupted):
-            run_dpo(again, tuned, **RUINOUS, guard="stop")
+    with toys.interrupted("toy/dpo", kept):  # seen after the next step
+        run_dpo(again, tuned, **RUINOUS, guard="stop")
     resumed = run_dpo(again, tuned, **RUINOUS, guard="stop")
     assert resumed["resumed_from_step"] == tripped - 1
     assert (resumed["guard_chosen_drop_step"], resumed["kept_step"]) == (tripped, kept)
@@ -367,7 +345,7 @@ def test_measuring_at_every_step_changes_no_byte_of_the_adapter(tuned: Tuned, tm
 @pytest.mark.slow
 @pytest.mark.parametrize("tuned", ["none"], indirect=True)
 def test_a_second_round_samples_from_the_first_ones_policy_and_is_resumed_where_it_was(
-    tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tuned: Tuned, tmp_path: Path
 ) -> None:
     once, twice, again = (copied(tuned, tmp_path / name) for name in ("once", "twice", "again"))
     run_dpo(once, tuned)
@@ -379,17 +357,8 @@ def test_a_second_round_samples_from_the_first_ones_policy_and_is_resumed_where_
     assert parents["sft"]["path"] == "dpo/rounds/1/dpo"
     assert (place / "candidates.jsonl").read_bytes() != (twice / "runs/toy/pairs/candidates.jsonl").read_bytes()
 
-    plain = Job.log
-
-    def interrupt(job: Job, row: dict[str, Any]) -> None:
-        plain(job, row)
-        if row.get("step") == 2 and job.name == "dpo" and "rounds" not in job.folder.parts:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Job, "log", interrupt)
-        with pytest.raises(Interrupted):
-            run_dpo(again, tuned, rounds=2)
+    with toys.interrupted("toy/dpo", 2):
+        run_dpo(again, tuned, rounds=2)
     first = again / "runs/toy/dpo/rounds/1/dpo/manifest.json"
     before = first.read_bytes()
     assert run_dpo(again, tuned, rounds=2)["resumed_from_step"] in (2, 3)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 import re
-import signal
 import types
 from pathlib import Path
 from typing import Any, get_args
@@ -19,8 +17,8 @@ from data import dialects
 from data.transcript import AcceptedCall, Expected, Message, Request, Tool
 from rewards import RewardConfig
 from stages import _model, _rows, _sampling, grpo
-from stages._errors import Interrupted, UserError
-from stages._job import Job, execute
+from stages._errors import UserError
+from stages._job import execute
 from stages._rollouts import Groups, Rollouts, check_reference, rollout_trainer, slices
 from stages._sampling import Completion
 from tests import toys
@@ -241,7 +239,7 @@ def test_advantages_are_those_of_the_papers(
 def test_rloo_takes_the_kl_of_the_whole_answer_off_its_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, rollouts = trainer_of(tmp_path, "rloo", beta=0.5)
     assert rewarded(trainer, rollouts, [0.0, 0.0, 0.0, 0.0], monkeypatch).tolist() == pytest.approx([0] * 4, abs=1e-5)
-    move(trainer.model)
+    toys.moved(trainer.model)
     sums = [sum(row) for row in log_ratios(trainer, rollouts)]
     found = rewarded(trainer, rollouts, [0.0, 0.0, 0.0, 0.0], monkeypatch)
     assert max(map(abs, sums)) > 0.1
@@ -268,21 +266,11 @@ def log_ratios(trainer: Any, rollouts: Rollouts) -> list[list[float]]:
     return found
 
 
-def move(model: Any) -> None:
-    import torch
-
-    torch.manual_seed(2)
-    with torch.no_grad():
-        for one in model.parameters():
-            if one.requires_grad:
-                one.add_(0.05 * torch.randn_like(one))
-
-
 def test_a_policy_that_is_not_its_reference_is_refused_with_what_was_seen(tmp_path: Path) -> None:
     trainer, _ = trainer_of(tmp_path, beta=0.1)
     prompts = [row["prompt"] for row in trainer.train_dataset]
     assert check_reference(trainer, prompts)["reference_gap_at_step_0"] < 1e-5
-    move(trainer.model)
+    toys.moved(trainer.model)
     with pytest.raises(RuntimeError, match="the policy is not its reference: their log-probabilities differ by"):
         check_reference(trainer, prompts)
     trainer.beta = 0.0
@@ -363,18 +351,9 @@ def test_it_goes_on_after_an_interruption_to_the_same_bytes(
     whole = adapter_digest(tmp_path)
     assert whole != adapter_digest(tmp_path, "sft")
 
-    plain = Job.log
-
-    def interrupt(job: Job, row: dict[str, Any]) -> None:
-        plain(job, row)
-        if row.get("step") == stop and job.name == "grpo":
-            os.kill(os.getpid(), signal.SIGINT)
-
     (tmp_path / "runs/toy/grpo").rename(tmp_path / "grpo before")
-    with monkeypatch.context() as patched:
-        patched.setattr(Job, "log", interrupt)
-        with pytest.raises(Interrupted):
-            run_grpo(tmp_path, **settings)
+    with toys.interrupted("toy/grpo", stop):
+        run_grpo(tmp_path, **settings)
     assert run_grpo(tmp_path, **settings)["resumed_from_step"] in (stop, stop + 1)
     assert adapter_digest(tmp_path) == whole
 

@@ -18,6 +18,18 @@ from stages import _files, _manifest, _progress, _sweep
 from stages._errors import UserError
 from stages._files import append_jsonl, digest, locked, read_jsonl, remove_folder, safe_name, write_json
 
+FROTH = '''
+"""Froths."""
+from pydantic import BaseModel, ConfigDict
+PARENTS = ("brew",)
+class Config(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    height: int = 1
+def run(job):
+    (job.folder / "foam").write_text(str(job.config.height))
+    return {}
+'''
+
 
 def test_a_manifest_says_what_made_the_folder(house):
     house.write("rows.jsonl", '{"a": 1}\n')
@@ -54,20 +66,7 @@ def test_the_same_inputs_are_not_computed_twice_and_other_inputs_replace_the_fol
 
 
 def test_a_stage_that_reads_one_of_several_is_made_from_that_one_alone(house):
-    house.write(
-        "stages/froth.py",
-        '''
-"""Froths."""
-from pydantic import BaseModel, ConfigDict
-PARENTS = ("brew",)
-class Config(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    height: int = 1
-def run(job):
-    (job.folder / "foam").write_text(str(job.config.height))
-    return {}
-''',
-    )
+    house.write("stages/froth.py", FROTH)
     house.write(
         "stages/sip.py",
         '''
@@ -96,20 +95,7 @@ def run(job):
 
 
 def test_a_stage_that_its_settings_ask_for_is_run_first_and_no_other(house):
-    house.write(
-        "stages/froth.py",
-        '''
-"""Froths."""
-from pydantic import BaseModel, ConfigDict
-PARENTS = ("brew",)
-class Config(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    height: int = 1
-def run(job):
-    (job.folder / "foam").write_text(str(job.config.height))
-    return {}
-''',
-    )
+    house.write("stages/froth.py", FROTH)
     house.write(
         "stages/latte.py",
         '''

@@ -6,9 +6,7 @@ import hashlib
 import inspect
 import json
 import math
-import os
 import re
-import signal
 import types
 from collections import Counter
 from pathlib import Path
@@ -18,8 +16,8 @@ import pytest
 from pydantic import ValidationError
 
 from stages import _training, kto
-from stages._errors import Interrupted, UserError
-from stages._job import Job, execute
+from stages._errors import UserError
+from stages._job import execute
 from tests import toys
 
 
@@ -168,16 +166,6 @@ def trainer_of(folder: Path, loss: str = "kto") -> tuple[Any, list[dict[str, Any
     return made(model=model, args=args, train_dataset=Dataset.from_list(answers), processing_class=tokenizer), answers
 
 
-def move(model: Any) -> None:
-    import torch
-
-    torch.manual_seed(2)
-    with torch.no_grad():
-        for one in model.parameters():
-            if one.requires_grad:
-                one.add_(0.05 * torch.randn_like(one))
-
-
 def logps(trainer: Any, prompt: list[int], completion: list[int], adapter: str) -> float:
     """The log-probability of a completion, row by row from plain logits."""
     import torch
@@ -194,7 +182,7 @@ def test_the_trainer_computes_the_loss_of_the_paper_on_answers_as_they_are(loss:
     trainer, answers = trainer_of(tmp_path, loss)
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     assert trainer.compute_loss(trainer.model, dict(batch)).item() == pytest.approx((3 * 1.5 + 4 * 0.5) / 7 / 2)
-    move(trainer.model)
+    toys.moved(trainer.model)
     found = trainer.compute_loss(trainer.model, dict(batch)).item()
 
     def ratio(prompt: list[int], completion: list[int]) -> float:
@@ -218,7 +206,7 @@ def test_a_policy_that_is_not_its_reference_is_refused_with_what_was_seen(tmp_pa
     assert seen["loss_at_step_0"] == pytest.approx((3 * 1.5 + 4 * 0.5) / 7 / 2, abs=1e-6)
     assert seen["loss_at_step_0"] == pytest.approx(seen["loss_expected_at_step_0"], abs=1e-6)
     assert (seen["reward_at_step_0"], seen["kl_at_step_0"]) == (0, 0)
-    move(trainer.model)
+    toys.moved(trainer.model)
     with pytest.raises(RuntimeError, match=r"the policy is not its reference: loss \d\.\d+ instead of 0\.464286"):
         kto.check_reference(trainer, answers)
 
@@ -240,9 +228,7 @@ def adapter_digest(folder: Path, stage: str = "kto") -> str:
 
 
 @pytest.mark.slow
-def test_it_starts_at_its_reference_learns_goes_on_after_an_interruption_and_is_merged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_starts_at_its_reference_learns_goes_on_after_an_interruption_and_is_merged(tmp_path: Path) -> None:
     checkpoint = toys.toy_checkpoint(tmp_path / "model")
     execute("sft", toys.toy_settings(tmp_path, "sft", checkpoint, model=MODEL, sft={"epochs": 2, "batch_size": 8}))
     metrics = run_kto(tmp_path)
@@ -254,18 +240,9 @@ def test_it_starts_at_its_reference_learns_goes_on_after_an_interruption_and_is_
     whole = adapter_digest(tmp_path)
     assert whole != adapter_digest(tmp_path, "sft")
 
-    plain = Job.log
-
-    def interrupt(job: Job, row: dict[str, Any]) -> None:
-        plain(job, row)
-        if row.get("step") == 2 and job.name == "kto":
-            os.kill(os.getpid(), signal.SIGINT)
-
     (tmp_path / "runs/toy/kto").rename(tmp_path / "kto before")
-    with monkeypatch.context() as patched:
-        patched.setattr(Job, "log", interrupt)
-        with pytest.raises(Interrupted):
-            run_kto(tmp_path)
+    with toys.interrupted("toy/kto", 2):
+        run_kto(tmp_path)
     assert run_kto(tmp_path)["resumed_from_step"] in (2, 3)
     assert adapter_digest(tmp_path) == whole
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import signal
 import types
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,8 @@ from typing import Any
 import pytest
 
 from stages import _model, _reward_model, _training, reward_model
-from stages._errors import Interrupted, UserError
-from stages._job import Job, execute
+from stages._errors import UserError
+from stages._job import execute
 from stages._reward_model import calibration, kendall, spearman
 from stages._shared_prompt import share_prompts
 from tests import toys
@@ -250,9 +248,7 @@ def tuned(folder: Path, model: dict[str, Any] = MODEL) -> None:
 
 
 @pytest.mark.slow
-def test_grpo_brings_it_it_goes_on_after_an_interruption_and_peft_alone_loads_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_grpo_brings_it_it_goes_on_after_an_interruption_and_peft_alone_loads_it(tmp_path: Path) -> None:
     tuned(tmp_path)
     metrics = run_stage(tmp_path)
     assert metrics["loss_first"] == pytest.approx(math.log(2), abs=1e-6)
@@ -261,18 +257,9 @@ def test_grpo_brings_it_it_goes_on_after_an_interruption_and_peft_alone_loads_it
     assert metrics["held_out_pairs"] > 0 < metrics["table_candidates"]
     whole = digest(tmp_path)
 
-    plain = Job.log
-
-    def interrupt(job: Job, row: dict[str, Any]) -> None:
-        plain(job, row)
-        if row.get("step") == 2 and job.name == "reward_model":
-            os.kill(os.getpid(), signal.SIGINT)
-
     (tmp_path / "runs/toy/reward_model").rename(tmp_path / "before")
-    with monkeypatch.context() as patched:
-        patched.setattr(Job, "log", interrupt)
-        with pytest.raises(Interrupted):
-            run_stage(tmp_path)
+    with toys.interrupted("toy/reward_model", 2):
+        run_stage(tmp_path)
     few = {"reward": "model", "group_size": 4, "batch_size": 8, "max_steps": 2, "max_new_tokens": 12}
     reinforced = run_stage(tmp_path, "grpo", grpo=few, evaluate=FEW)
     assert digest(tmp_path) == whole

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -188,7 +187,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_the_same_command_gives_the_same_adapter_and_an_interrupted_one_too(
-    quantization: str, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quantization: str, toy: Path, tmp_path: Path
 ) -> None:
     model = {"quantization": quantization}
     metrics = run_sft(tmp_path / "one", toy, model=model)
@@ -199,17 +198,8 @@ def test_the_same_command_gives_the_same_adapter_and_an_interrupted_one_too(
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "rows.jsonl").write_bytes((tmp_path / "one" / "rows.jsonl").read_bytes())
 
-    plain = Job.log
-
-    def interrupt(job: Job, row: dict[str, Any]) -> None:
-        plain(job, row)
-        if row["step"] == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Job, "log", interrupt)
-        with pytest.raises(Interrupted):
-            run_sft(tmp_path / "two", toy, model=model)
+    with toys.interrupted("toy/sft", 3, signal.SIGTERM):
+        run_sft(tmp_path / "two", toy, model=model)
     again = run_sft(tmp_path / "two", toy, model=model)
     assert again["resumed_from_step"] in (3, 4)
     assert adapter_bytes(tmp_path / "two") == adapter_bytes(tmp_path / "one")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +199,38 @@ def toy_rows(count: int = 48) -> list[dict[str, Any]]:
             answer = {"role": "assistant", "content": f"It is {number}."}
         rows.append({"id": f"row{number}", "tools": tools, "messages": [*messages, answer]})
     return rows
+
+
+@contextlib.contextmanager
+def interrupted(place: str, step: int, signum: int = signal.SIGINT) -> Iterator[None]:
+    """Within, a signal comes when the stage whose folder ends in `place` logs this step; Interrupted has to follow."""
+    import pytest
+
+    from stages._errors import Interrupted
+    from stages._job import Job
+
+    plain = Job.log
+
+    def log(job: Job, row: dict[str, Any]) -> None:
+        plain(job, row)
+        if row.get("step") == step and job.folder.as_posix().endswith(f"/{place}"):
+            os.kill(os.getpid(), signum)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Job, "log", log)
+        with pytest.raises(Interrupted):
+            yield
+
+
+def moved(model: Any) -> None:
+    """Change what training would change, always alike."""
+    import torch
+
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for one in model.parameters():
+            if one.requires_grad:
+                one.add_(0.05 * torch.randn_like(one))
 
 
 def toy_settings(folder: Path, stage: str, checkpoint: Path, seed: int = 0, **blocks: dict[str, Any]) -> Any:
