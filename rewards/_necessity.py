@@ -43,7 +43,8 @@ class Necessity:
         return None if self.reason == "unknown" else self.act == "call"
 
 
-# Measured by benchmarks/necessity.py on the preference requests; what was never wrong there is not certain for that.
+# Measured as benchmarks/necessity.py does, on preference requests of ten seeds; what was hardly ever wrong there is
+# not certain for that.
 _CONFIDENCE: dict[Reason, float] = {
     "trivial_sum": 0.99,
     "small_talk": 0.99,
@@ -51,7 +52,7 @@ _CONFIDENCE: dict[Reason, float] = {
     "answered": 0.99,
     "missing_argument": 0.99,
     "tool_fits": 0.98,
-    "no_tool_fits": 0.94,
+    "no_tool_fits": 0.96,
     "unknown": 0.0,
 }
 
@@ -74,7 +75,7 @@ def necessity(request: Request) -> Necessity:
     >>> ask("How is the weather in Oslo?", weather).reason, ask("How is the weather?", weather).reason
     ('tool_fits', 'missing_argument')
     >>> ask("Lock the front door.", weather)
-    Necessity(act='refuse', reason='no_tool_fits', confidence=0.94)
+    Necessity(act='refuse', reason='no_tool_fits', confidence=0.96)
     """
     if has_result(request.messages):
         return _because("answered", "answer")
