@@ -99,9 +99,9 @@ def after(job: Job) -> None:
     room = _chat.Room({model: agent(job, model, tools, functions) for model in chosen(job)})
     try:
         if job.config.mode == "page":
-            with _chat.Page(room, job.config.port) as page:
+            with _chat.page(room, job.config.port) as page:
                 job.say(f"open {page.url} on this machine; Ctrl-C ends it")
-                page.serve()
+                page.serve_forever()
         else:
             job.say(f"{', '.join(room.agents)}: one request a line; /forget starts anew, the end of input ends it")
             _chat.talk(room, sys.stdin, "you> " if sys.stdin.isatty() else "")

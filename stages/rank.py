@@ -3,19 +3,15 @@
     python train.py stage=rank run=mine [rank.ranks=FILE rank.port=8123]
 
 Serves the requests of pairs/to_rank.jsonl one after the other, and adds each answer to the file of ranks at once: stop
-when you like, the same command goes on with what is left. `pairs.ranks=FILE` then reads the file. Nothing but the
-standard library serves it, on 127.0.0.1 alone, below a path that nobody else knows; other pages can neither read nor
-post (`Host` and `Origin` are checked), and what models and data say is shown as text. Left out: several people at once,
-whose last answer to a request is the one that counts.
+when you like, the same command goes on with what is left. `pairs.ranks=FILE` then reads the file. The page is for this
+machine's user alone (stages/_local_page.py), and what models and data say is shown as text. Left out: several people at
+once, whose last answer to a request is the one that counts.
 """
 
 from __future__ import annotations
 
-import hmac
-import secrets
 import threading
 from collections.abc import Mapping, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,14 +23,12 @@ from stages._errors import UserError
 from stages._examples import visible
 from stages._files import append_jsonl, read_jsonl
 from stages._lineage import command
+from stages._local_page import LocalPage
 from stages._ranking import TO_RANK, Groups, check_keys, groups_of, latest, parse_ranks
 
 if TYPE_CHECKING:
     from stages._job import Job
     from stages._settings import Settings
-
-_HOST = "127.0.0.1"
-_LONGEST_BODY = 10_000  # bytes; an answer is a few keys
 
 
 class Config(BaseModel):
@@ -70,13 +64,12 @@ def run(job: Job) -> dict[str, Any]:
     """Serve the page until it is finished; returns how many requests are ranked, skipped and left."""
     place = files(job.settings)
     desk = Desk(list(read_jsonl(place["to_rank"])), place["ranks"])
-    server = serve(desk, job.config.port)
     try:
-        job.say(f"{desk.counts()['left']} of {len(desk.rows)} requests to rank; open {server.url}")
-        job.say("Ctrl-C stops, and the same command goes on; the page has a button to finish")
-        server.serve_forever(poll_interval=0.1)
+        with page(desk, job.config.port) as opened:
+            job.say(f"{desk.counts()['left']} of {len(desk.rows)} requests to rank; open {opened.url}")
+            job.say("Ctrl-C stops, and the same command goes on; the page has a button to finish")
+            opened.serve_forever(poll_interval=0.1)
     finally:
-        server.server_close()
         counts = desk.counts()
         job.say(f"{counts['ranked']} ranked, {counts['skipped']} skipped, {counts['left']} left -> {desk.path}")
     job.say(f"next: {command('pairs', job.settings)} pairs.rank=human pairs.ranks={desk.path}")
@@ -167,93 +160,13 @@ def _mend(path: Path) -> None:
     path.write_bytes(mended)
 
 
-class Server(ThreadingHTTPServer):
-    """Serves a desk at `url`, and nothing to who does not know the token in it."""
+def page(desk: Desk, port: int = 0) -> LocalPage:
+    """The page of a desk; UserError for a port that is taken."""
 
-    daemon_threads = True
-    url: str
+    def row(rest: str) -> dict[str, Any]:
+        if not rest:
+            return desk.show(desk.next())
+        return desk.show(desk.place(int(rest) if rest.isdecimal() else None))
 
-
-def serve(desk: Desk, port: int = 0) -> Server:
-    """A server that listens, ready for `serve_forever`; UserError where the port is taken."""
-    token, nonce = secrets.token_urlsafe(24), secrets.token_urlsafe(16)
-    policy = f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'"
-    headers = {
-        "Content-Security-Policy": f"{policy}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        "Cache-Control": "no-store",
-        "Referrer-Policy": "no-referrer",  # the address holds the token
-        "X-Content-Type-Options": "nosniff",
-    }
-
-    class Handler(BaseHTTPRequestHandler):
-        server_version, sys_version, timeout = "Callwise", "", 30
-
-        def do_GET(self) -> None:
-            if (path := self._path(self.headers["Origin"] is None)) is None:
-                return
-            if path == "":
-                self._send(200, _report.page("_rank.html", nonce=nonce), "text/html")
-            elif path == "row":
-                self._json(200, desk.show(desk.next()))
-            elif path.startswith("row/"):
-                self._try(lambda: desk.show(desk.place(int(path[4:]) if path[4:].isdecimal() else None)))
-            else:
-                self._send(404, "no such page")
-
-        def do_POST(self) -> None:
-            if (path := self._path(self.headers["Origin"] == f"http://{self.headers['Host']}")) is None:
-                return
-            length = self.headers["Content-Length"] or ""
-            if not length.isdecimal() or len(length) > 9 or int(length) > _LONGEST_BODY:
-                self._send(413, "an answer is short, and says how long it is")
-                return
-            body = self.rfile.read(int(length))
-            if self.headers["Content-Type"] != "application/json":
-                self._send(415, "answers are application/json")
-            elif path == "answer":
-                self._try(lambda: desk.show(desk.answer(jsontext.loads(body.decode("utf-8")))))
-            elif path == "finish":
-                self._json(200, desk.counts())
-                threading.Thread(target=server.shutdown).start()  # it waits for the loop that called us
-            else:
-                self._send(404, "no such page")
-
-        def _path(self, origin: bool) -> str | None:
-            """What is asked for behind the token; None where it was refused."""
-            hosts = {f"{name}:{server.server_address[1]}" for name in (_HOST, "localhost")}
-            if self.headers["Host"] not in hosts or not origin:  # another name may be led here, another page may post
-                self._send(403, "this page is for itself alone")
-                return None
-            parts = self.path.split("/", 2)  # "", the token, the rest
-            if len(parts) < 3 or not hmac.compare_digest(parts[1].encode(), token.encode()):
-                self._send(404, "no such page")
-                return None
-            return parts[2]
-
-        def _try(self, made: Any) -> None:
-            try:
-                self._json(200, made())
-            except ValueError as error:
-                self._json(400, {"error": str(error)})
-
-        def _json(self, status: int, value: Any) -> None:
-            self._send(status, jsontext.dumps(value), "application/json")
-
-        def _send(self, status: int, text: str, kind: str = "text/plain") -> None:
-            content = text.encode("utf-8")
-            self.send_response(status)
-            about = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(content))}
-            for name, value in (headers | about).items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: Any) -> None:
-            """Not a word: it would stand between what the stage says, with the token."""
-
-    try:
-        server = Server((_HOST, port), Handler)
-    except OSError as error:
-        raise UserError(f"rank.port: {port} cannot be had ({error.strerror}); choose another, or 0 for any") from None
-    server.url = f"http://{_HOST}:{server.server_address[1]}/{token}/"
-    return server
+    takes = {"answer": lambda said: desk.show(desk.answer(said)), "finish": lambda _: desk.counts()}
+    return LocalPage("rank.port", port, "_rank.html", {"row": row}, takes, last="finish")

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -22,10 +21,11 @@ from data.dialects import native
 from data.transcript import DataError, Message, Tool, ToolCall
 from data.world.kinds import function_of
 from runtime import Agent, Router, TextPolicy
-from stages import chat
-from stages._chat import MAX_LENGTH, Page, Room, talk
+from stages import _chat, chat
+from stages._chat import MAX_LENGTH, Room, talk
 from stages._errors import UserError
 from stages._settings import RootConfig, Settings
+from tests.test_local_page import Caller, served
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=2</script>\x1b[31m'
@@ -79,108 +79,33 @@ def test_the_terminal_shows_what_every_model_does_each_in_its_own_conversation(
 
 
 @pytest.fixture
-def page(room: Room) -> Iterator[Page]:
-    with Page(room) as opened:
-        thread = threading.Thread(target=opened.serve, daemon=True)
-        thread.start()
-        yield opened
-        opened.stop()
-        thread.join(20)
+def page(room: Room) -> Iterator[Caller]:
+    with served(_chat.page(room)) as caller:
+        yield caller
 
 
-def asked(
-    page: Page, method: str, path: str | None = None, body: bytes | None = None, **headers: str
-) -> tuple[int, bytes, Any]:
-    """Status, body and headers of a request to the page; its own Host, Origin and type unless others are given."""
-    place = urlsplit(page.url)
-    assert place.hostname == "127.0.0.1"
-    assert place.port
-    connection = http.client.HTTPConnection("127.0.0.1", place.port, timeout=30)
-    own = {"Origin": f"http://{place.netloc}", "Content-Type": "application/json"} if method == "POST" else {}
-    given = own | {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request(method, place.path + (path or ""), body, {key: value for key, value in given.items() if value})
-    reply = connection.getresponse()
-    return reply.status, reply.read(), reply.headers
-
-
-def test_the_page_streams_what_every_model_does(page: Page) -> None:
-    status, body, headers = asked(page, "POST", "say", b'{"text": " hello "}')
+def test_the_page_streams_what_every_model_does(page: Caller) -> None:
+    about = page.get("about")
+    assert about["models"] == ["base", "sft", "dpo"]
+    assert about["tools"][0]["name"] == "shout"
+    status, body = page.post("say", {"text": " hello "})
     rows = [json.loads(line) for line in body.splitlines()]
     assert status == 200
-    assert headers["Content-Type"] == "application/x-ndjson"
     assert [(row["model"], row["kind"]) for row in rows if row["kind"] != "piece"] == [
         ("base", "answer"), ("sft", "call"), ("sft", "result"), ("sft", "answer"), ("dpo", "invalid"),
     ]  # fmt: skip
     assert rows[1]["text"].endswith("</script>\\u001b[31m")
     assert [row["text"] for row in rows if row["kind"] == "call"] == ['shout({"text": "hello"})']
-    assert asked(page, "POST", "forget", b"{}")[0] == 200
-    again = asked(page, "POST", "say", b'{"text": "x"}')[1]
-    assert b"3 messages" in again
+    assert page.post("forget", {}) == (200, {})
+    assert "3 messages" in page.post("say", {"text": "x"})[1]
 
 
-def test_the_page_is_whole_and_may_load_nothing(page: Page) -> None:
-    status, body, headers = asked(page, "GET")
-    assert status == 200
-    assert body.startswith(b"<!doctype html>")
-    assert b"{{" not in body
-    assert b"innerHTML" not in body
-    assert b"http" not in body.replace(b"</html>", b"")
-    policy = headers["Content-Security-Policy"]
-    assert policy.startswith("default-src 'none'; script-src 'nonce-")
-    assert policy.split("'nonce-")[1].split("'")[0].encode() in body
-    assert "unsafe" not in policy
-    assert (headers["Referrer-Policy"], headers["X-Content-Type-Options"]) == ("no-referrer", "nosniff")
-    about = json.loads(asked(page, "GET", "about")[1])
-    assert about["models"] == ["base", "sft", "dpo"]
-    assert about["tools"][0]["name"] == "shout"
+@pytest.mark.parametrize("said", [{"text": 3}, {"text": " "}, [], {}, {"text": "x" * (MAX_LENGTH + 1)}])
+def test_what_is_no_request_is_refused(page: Caller, said: Any) -> None:
+    assert page.post("say", said) == (400, {"error": "a request is a text of at most 4000 characters"})
 
 
-GOOD = b'{"text": "x"}'
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "body", "headers", "status"),
-    [
-        ("GET", "", None, {"Host": "evil.example"}, 404),  # a name that was made to point here
-        ("GET", "../", None, {}, 404),
-        ("GET", "say", None, {}, 404),
-        ("POST", "other", GOOD, {}, 404),
-        ("POST", "say", GOOD, {"Host": "evil.example"}, 404),
-        ("POST", "say", GOOD, {"Origin": "http://evil.example"}, 403),
-        ("POST", "say", GOOD, {"Origin": "null"}, 403),
-        ("POST", "say", GOOD, {"Origin": ""}, 403),
-        ("POST", "say", GOOD, {"Content_Type": "text/plain"}, 415),
-        ("POST", "say", b"{", {}, 400),
-        ("POST", "say", b"\xff", {}, 400),
-        ("POST", "say", b'{"text": 3}', {}, 400),
-        ("POST", "say", b'{"text": " "}', {}, 400),
-        ("POST", "say", b"[]", {}, 400),
-        ("POST", "say", json.dumps({"text": "x" * (MAX_LENGTH + 1)}).encode(), {}, 400),
-        ("POST", "say", b" " * 70_000, {}, 413),
-        ("POST", "say", GOOD, {"Content_Length": "-1"}, 411),
-        ("PUT", "say", GOOD, {}, 501),
-    ],
-)
-def test_what_is_not_of_this_page_is_refused(
-    page: Page, method: str, path: str, body: bytes | None, headers: dict[str, str], status: int
-) -> None:
-    assert asked(page, method, path, body, **headers)[0] == status
-
-
-def test_without_the_secret_part_of_the_address_there_is_nothing(page: Page) -> None:
-    place = urlsplit(page.url)
-    for path in ("/", "/x/", f"{place.path[:-3]}/", f"/x{place.path}"):
-        connection = http.client.HTTPConnection("127.0.0.1", place.port or 0, timeout=30)
-        connection.request("GET", path)
-        assert connection.getresponse().status == 404
-
-
-def test_a_port_that_is_taken_is_the_users_mistake(page: Page, room: Room) -> None:
-    with pytest.raises(UserError, match=r"chat\.port: .* leave it out for a free one"):
-        Page(room, urlsplit(page.url).port or 0)
-
-
-def test_a_page_that_is_closed_stops_the_work(page: Page, room: Room) -> None:
+def test_a_page_that_is_closed_stops_the_work(page: Caller, room: Room) -> None:
     went_on = threading.Event()
     ticks: list[int] = []
 
@@ -191,10 +116,10 @@ def test_a_page_that_is_closed_stops_the_work(page: Page, room: Room) -> None:
         yield "."
 
     room.agents = {"base": agent(endless)}  # type: ignore[arg-type]
-    place = urlsplit(page.url)
+    place = page.url
     connection = http.client.HTTPConnection("127.0.0.1", place.port or 0, timeout=30)
     headers = {"Origin": f"http://{place.netloc}", "Content-Type": "application/json"}
-    connection.request("POST", f"{place.path}say", GOOD, headers)
+    connection.request("POST", f"{place.path}say", b'{"text": "x"}', headers)
     reply = connection.getresponse()
     reply.read(100)
     reply.close()
@@ -338,12 +263,12 @@ class Browser:
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_a_typed_request_is_answered_by_all_models_on_the_page_and_hostile_text_stays_text(
-    page: Page, tmp_path: Path
+    page: Caller, tmp_path: Path
 ) -> None:
     browser = Browser(tmp_path / "profile")
     try:
         browser("Page.enable")
-        browser("Page.navigate", url=page.url)
+        browser("Page.navigate", url=page.url.geturl())
         browser.until("document.getElementById('state')?.textContent === 'Ready.'")
         browser.value("document.getElementById('text').focus()")
         browser("Input.insertText", text="hello <b>there</b>")

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import http.client
+import contextlib
 import json
 import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from data.transcript import Message
-from stages import _ranking
-from stages._errors import UserError
+from stages import _ranking, rank
 from stages._files import read_jsonl, write_jsonl
-from stages.rank import Desk, Server, serve
+from stages.rank import Desk
+from tests.test_local_page import Caller, served
 from tests.test_pairing import OSLO, RIGHT, texting
-from tests.test_report import EVIL, Page
+from tests.test_report import EVIL
 from tests.toys import ROOT
 
 ROWS = [
@@ -32,57 +30,11 @@ ROWS = [
 ]
 
 
-class Browser:
-    """Talks to a server as its page does; headers of one call in place of those of the page, None leaves one out."""
-
-    def __init__(self, url: str) -> None:
-        self.url = urlsplit(url)
-
-    def __call__(self, path: str, said: Any = None, **headers: str | None) -> tuple[int, dict[str, str], Any]:
-        known: dict[str, str | None] = {"Host": self.url.netloc}
-        body = None
-        if said is not None:
-            known |= {"Origin": f"http://{self.url.netloc}", "Content-Type": "application/json"}
-            body = said if isinstance(said, bytes) else json.dumps(said).encode()
-            known["Content-Length"] = str(len(body))
-        known |= {name.replace("_", "-"): value for name, value in headers.items()}
-        connection = http.client.HTTPConnection("127.0.0.1", self.url.port, timeout=20)
-        connection.putrequest("GET" if said is None else "POST", path, skip_host=True, skip_accept_encoding=True)
-        for name, value in known.items():
-            if value is not None:
-                connection.putheader(name, value)
-        connection.endheaders(body)
-        response = connection.getresponse()
-        content = response.read().decode()
-        connection.close()
-        told = json.loads(content) if response.headers["Content-Type"].startswith("application/json") else content
-        return response.status, dict(response.headers), told
-
-    def get(self, path: str = "") -> Any:
-        return self(self.url.path + path)[2]
-
-    def post(self, path: str, said: Any, **headers: str | None) -> tuple[int, Any]:
-        status, _, told = self(self.url.path + path, said, **headers)
-        return status, told
-
-
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Callable[[], Browser]]:
+def opened(tmp_path: Path) -> Iterator[Callable[[], Caller]]:
     """Opens the page on the same file of ranks, as often as it is called."""
-    servers: list[tuple[Server, threading.Thread]] = []
-
-    def start() -> Browser:
-        server = serve(Desk(ROWS, tmp_path / "ranks.jsonl"))
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        servers.append((server, thread))
-        return Browser(server.url)
-
-    yield start
-    for server, thread in servers:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with contextlib.ExitStack() as open_ones:
+        yield lambda: open_ones.enter_context(served(rank.page(Desk(ROWS, tmp_path / "ranks.jsonl"))))
 
 
 def answer(place: int, **said: Any) -> dict[str, Any]:
@@ -143,41 +95,6 @@ def test_what_an_interruption_or_an_editor_left_at_the_end_does_not_harm(opened,
     assert len(_ranking.parse_ranks(path)) == kept + 1
 
 
-def test_without_the_token_there_is_nothing(opened):
-    browser = opened()
-    for path in ("/", "/row", "/x/", "/x/row", browser.url.path[:-2] + "/row", browser.url.path.rstrip("/")):
-        status, _, told = browser(path)
-        assert (status, told) == (404, "no such page")
-    assert browser("/x/answer", answer(0, skip=True))[0] == 404
-    assert browser.get("nothing") == "no such page"
-    assert len(browser.url.path) > 30
-
-
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1", "127.0.0.1:1", None])
-def test_another_name_that_leads_here_gets_nothing(opened, host):
-    browser = opened()
-    assert browser(browser.url.path + "row", Host=host)[0] == 403
-    origin = {"Origin": f"http://{host}"} if host else {}
-    assert browser.post("answer", answer(0, skip=True), Host=host, **origin)[0] == 403
-
-
-def test_localhost_is_this_machine_too(opened):
-    browser = opened()
-    name = f"localhost:{browser.url.port}"
-    assert browser(browser.url.path + "row", Host=name)[0] == 200
-    assert browser.post("answer", answer(0, skip=True), Host=name, Origin=f"http://{name}")[0] == 200
-
-
-@pytest.mark.parametrize("origin", [None, "null", "http://evil.example", "https://127.0.0.1", "http://localhost"])
-def test_another_page_can_post_nothing(opened, tmp_path, origin):
-    browser = opened()
-    assert browser.post("answer", answer(0, skip=True), Origin=origin)[0] == 403
-    assert browser.post("finish", {}, Origin=origin)[0] == 403
-    assert not (tmp_path / "ranks.jsonl").exists()
-    if origin:
-        assert browser(browser.url.path + "row", Origin=origin)[0] == 403
-
-
 @pytest.mark.parametrize(
     ("said", "told"),
     [
@@ -205,33 +122,13 @@ def test_a_bad_answer_is_refused_with_a_reason_and_leaves_no_trace(opened, tmp_p
     assert browser.get("row")["left"] == 3
 
 
-def test_what_is_no_answer_at_all_is_refused(opened):
+def test_there_is_no_such_request(opened):
     browser = opened()
-    assert browser.post("answer", answer(0, skip=True), Content_Type="text/plain")[0] == 415
-    assert browser.post("answer", b"x", Content_Length="99999999999")[0] == 413
-    assert browser.post("answer", b"", Content_Length="-1")[0] == 413
-    assert browser.post("answer", b"", Content_Length=None)[0] == 413
-    assert browser.post("nothing", {})[0] == 404
     assert browser.get("row/3")["error"] == browser.get("row/x")["error"] == "there is no such request"
 
 
-def test_the_page_runs_its_own_script_alone_and_data_never_becomes_html(opened):
+def test_hidden_characters_are_shown_as_codes(opened):
     browser = opened()
-    status, headers, text = browser(browser.url.path)
-    page = Page(text)
-    nonce = re.search(r"script-src 'nonce-([\w-]+)'", headers["Content-Security-Policy"])
-    assert status == 200
-    assert nonce
-    assert [(tag, value) for tag, name, value in page.attributes if name == "nonce"] == [
-        ("style", nonce[1]), ("script", nonce[1]),
-    ]  # fmt: skip
-    assert not [name for _, name, _ in page.attributes if name.startswith("on") or name in ("src", "href", "style")]
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text)
-    for part in ("default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'", "form-action 'none'"):
-        assert part in headers["Content-Security-Policy"]
-    assert headers["Referrer-Policy"] == "no-referrer"
-    assert headers["Cache-Control"] == "no-store"
-    assert browser.url.path.strip("/") not in text
     told = json.dumps(browser.get("row/2") | {"more": browser.get("row/0")}, ensure_ascii=False)
     assert "\x1b" not in told
     assert "\u202e" not in told
@@ -251,12 +148,6 @@ def test_a_conversation_with_calls_and_tools_is_shown_as_text(tmp_path):
     assert '"required": ["city"]' in shown["tools"][0]["parameters"]
 
 
-def test_a_port_that_is_taken_is_told(opened, tmp_path):
-    browser = opened()
-    with pytest.raises(UserError, match=r"rank\.port: \d+ cannot be had .*; choose another, or 0 for any"):
-        serve(Desk(ROWS, tmp_path / "none.jsonl"), browser.url.port)
-
-
 # As a user types it
 
 
@@ -273,11 +164,11 @@ class Typed:
         pipe = subprocess.PIPE
         return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=self.folder)
 
-    def browser(self, running: subprocess.Popen[str]) -> Browser:
+    def browser(self, running: subprocess.Popen[str]) -> Caller:
         assert running.stdout
         for line in running.stdout:
             if match := re.search(r"http://\S+", line):
-                return Browser(match[0])
+                return Caller(match[0])
         raise AssertionError(running.communicate()[1])
 
 
