@@ -59,6 +59,25 @@ def wilson(k: int, n: int, z: float = Z95) -> Interval | None:
     return (0.0 if k == 0 else max(0.0, centre - half), 1.0 if k == n else min(1.0, centre + half))
 
 
+def sign(difference: float) -> int:
+    """-1, 0 or 1."""
+    return (difference > 0) - (difference < 0)
+
+
+def kendall(signs: Sequence[tuple[int, int]]) -> float | None:
+    """Kendall's tau-b over pairs of things, of which are known the signs of their differences by two sources; None
+    where a source ties all pairs.
+
+    The sum of the products of both signs over the root of the product of their sums of squares (The treatment of ties
+    in ranking problems, Biometrika 33, 1945).
+
+    >>> kendall([(1, 1), (1, -1), (-1, -1), (1, 0)])
+    0.2886751345948129
+    """
+    squares = sum(a != 0 for a, _ in signs) * sum(b != 0 for _, b in signs)
+    return sum(a * b for a, b in signs) / math.sqrt(squares) if squares else None
+
+
 def mcnemar(b: int, c: int) -> float:
     """Exact two-sided p value of McNemar's test: b and c discordant pairs under a fair coin; 1.0 without any."""
     n = b + c

@@ -13,7 +13,6 @@ welfare function, 1951), which ties and cycles leave in order. Margins of pairs 
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -29,7 +28,7 @@ from stages._control import plain
 from stages._endpoint import Names, check_address
 from stages._errors import UserError, nearest
 from stages._files import digest
-from stages._metrics import wilson
+from stages._metrics import kendall, sign, wilson
 from stages._pairing import Candidate
 
 KEYS = "abcdefghi"  # as many as there are number keys
@@ -256,11 +255,7 @@ def copeland(groups: Groups) -> dict[str, float]:
     {'b': 3.0, 'a': 0.0, 'c': 0.0, 'd': -3.0}
     """
     place = {key: number for number, group in enumerate(groups) for key in group}
-    return {key: float(sum(_sign(at - mine) for at in place.values())) for key, mine in place.items()}
-
-
-def _sign(value: float) -> int:
-    return (value > 0) - (value < 0)
+    return {key: float(sum(sign(at - mine) for at in place.values())) for key, mine in place.items()}
 
 
 def ranked(candidates: Sequence[Candidate], points: Points) -> list[Candidate]:
@@ -280,20 +275,17 @@ def agreement(first: Mapping[str, Points], second: Mapping[str, Points]) -> dict
     """How far two sources order the pairs of candidates alike, over the requests that both ranked.
 
     `alike` is the share of pairs in the same order among those that neither ties, with its Wilson interval, which is
-    somewhat too narrow: pairs of one request depend on each other. `tau_b` is Kendall's (The treatment of ties in
-    ranking problems, Biometrika 33, 1945): sum of the products of both signs over the root of the product of their
-    sums of squares, all sums over the pairs within requests; null where a source ties all of them.
+    somewhat too narrow: pairs of one request depend on each other. `tau_b` is Kendall's over the pairs within requests.
     """
     requests, signs = 0, list[tuple[int, int]]()
     for id_ in first.keys() & second.keys():
         mine, theirs = first[id_], second[id_]
         both = sorted(mine.keys() & theirs.keys())
         requests += len(both) > 1
-        signs += [(_sign(mine[a] - mine[b]), _sign(theirs[a] - theirs[b])) for a, b in itertools.combinations(both, 2)]
+        signs += [(sign(mine[a] - mine[b]), sign(theirs[a] - theirs[b])) for a, b in itertools.combinations(both, 2)]
     products = Counter(a * b for a, b in signs if a and b)
     decided = products[1] + products[-1]
     interval = wilson(products[1], decided)
-    squares = sum(a != 0 for a, _ in signs) * sum(b != 0 for _, b in signs)
     return {
         "requests": requests,
         "pairs": len(signs),
@@ -304,5 +296,5 @@ def agreement(first: Mapping[str, Points], second: Mapping[str, Points]) -> dict
         "tied_by_both": sum(a == b == 0 for a, b in signs),
         "alike": products[1] / decided if decided else None,
         "alike_ci": list(interval) if interval else None,
-        "tau_b": (products[1] - products[-1]) / math.sqrt(squares) if squares else None,
+        "tau_b": kendall(signs),
     }

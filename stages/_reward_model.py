@@ -199,20 +199,6 @@ def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
     return sum(x * y for x, y in zip(a, b, strict=True)) / spread if spread else None
 
 
-def kendall(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Kendall's tau-b: of all pairs of places, those in the same order less those in the opposite one, over the
-    geometric mean of the pairs that are untied in each; None where one of the two is constant.
-    """
-    order = untied = others_untied = 0
-    for place in range(len(one)):
-        for later in range(place):
-            a, b = one[place] - one[later], other[place] - other[later]
-            untied += a != 0
-            others_untied += b != 0
-            order += (a * b > 0) - (a * b < 0)
-    return order / math.sqrt(untied * others_untied) if untied and others_untied else None
-
-
 def _ranks(values: Sequence[float]) -> list[float]:
     """The rank of each value from 1 on."""
     below = sorted(values)

@@ -20,7 +20,6 @@ a tool's result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
@@ -30,7 +29,6 @@ from stages._errors import UserError
 from stages._training import TrainingConfig
 
 if TYPE_CHECKING:
-    from data.transcript import Request
     from stages._job import Job
     from stages._settings import Settings
 
@@ -133,6 +131,7 @@ def _train(job: Job) -> dict[str, Any]:
     from data import dialects
     from stages import _training
     from stages._model import load_policy, load_tokenizer, save_adapter
+    from stages._prompts import load_prompts
     from stages._rollouts import Rollouts, check_reference, rollout_trainer
 
     config, model_config = job.config, job.settings.model
@@ -141,12 +140,18 @@ def _train(job: Job) -> dict[str, Any]:
     )
     args = _training.arguments(kind, job, config, model_config.preference_learning_rate, **_own_arguments(job))
     tokenizer, dialect = load_tokenizer(model_config), dialects.get(model_config.dialect)
-    requests, prompts, counts = _prompts(job, tokenizer, dialect)
-    job.say(f"{len(requests)} requests of {counts.total}, {config.batch_size // config.group_size} a step")
+    prompts, counts = load_prompts(job, tokenizer, dialect, config.prompts)
+    at_once = config.batch_size // config.group_size
+    if len(prompts) < at_once:
+        raise UserError(
+            f"grpo.batch_size: a step asks {at_once} requests, and there are {len(prompts)}; choose a smaller"
+            " batch_size or a larger group_size"
+        )
+    job.say(f"{len(prompts)} requests of {counts.total}, {at_once} a step")
 
-    rollouts = Rollouts(job, tokenizer, dialect, requests, _scorer(job))
+    rollouts = Rollouts(job, tokenizer, dialect, [prompt.request for prompt in prompts], _scorer(job))
     model = load_policy(model_config, job.parent("sft") / "adapter", trainable=True)
-    rows = [{"prompt": prompt, "place": place} for place, prompt in enumerate(prompts)]
+    rows = [{"prompt": prompt.text, "place": place} for place, prompt in enumerate(prompts)]
 
     def reward(**_: Any) -> list[float]:
         return rollouts.rewards()
@@ -159,7 +164,7 @@ def _train(job: Job) -> dict[str, Any]:
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
         )
-    reference = check_reference(trainer, prompts[:4])
+    reference = check_reference(trainer, [prompt.text for prompt in prompts[:4]])
     results = _training.train(job, trainer)
     save_adapter(model, job.folder / "adapter")
     history = [row for row in trainer.state.log_history if "reward" in row]
@@ -196,54 +201,6 @@ def _own_arguments(job: Job) -> dict[str, Any]:
     if config.algorithm == "rloo":
         return shared | {"normalize_advantages": config.scale_rewards == "batch"}
     return shared | {"loss_type": config.loss or "dapo", "scale_rewards": config.scale_rewards or "group"}
-
-
-def _prompts(job: Job, tokenizer: Any, dialect: Any) -> tuple[list[Request], list[str], Any]:
-    """The requests to be asked, their prompts as text, and what became of the others; UserError for too few."""
-    from data import load
-    from stages import _scoring
-    from stages._rows import Counts
-
-    config, model = job.config, job.settings.model
-    data = load.load(job.settings.data)
-    requests, prompts, counts = rendered(
-        tokenizer,
-        dialect,
-        _scoring.spread(data.preference, config.prompts),
-        model.max_length - (config.max_new_tokens or model.max_new_tokens),
-        Counts(),
-    )
-    job.record(data=data.digest, **counts.as_dict())
-    counts.check(config.max_dropped, "grpo.max_dropped")
-    if len(requests) * config.group_size < config.batch_size:
-        raise UserError(
-            f"grpo.batch_size: a step asks {config.batch_size // config.group_size} requests, and there are"
-            f" {len(requests)}; choose a smaller batch_size or a larger group_size"
-        )
-    return requests, prompts, counts
-
-
-def rendered(
-    tokenizer: Any, dialect: Any, requests: Sequence[Request], longest: int, counts: Any
-) -> tuple[list[Request], list[str], Any]:
-    """Those requests whose prompt the template takes and that has at most `longest` tokens, and the prompts."""
-    from stages._sampling import TemplateError, encode, prompt_of
-
-    kept, prompts = [], []
-    for request in requests:
-        counts.total += 1
-        try:
-            prompt = prompt_of(tokenizer, dialect, request)
-        except TemplateError as error:
-            counts.drop("refused", request.id, str(error))
-            continue
-        if (length := len(encode(tokenizer, prompt))) > longest:
-            counts.drop("too_long", request.id, f"{length} tokens leave no room for an answer in model.max_length")
-            continue
-        counts.kept += 1
-        kept.append(request)
-        prompts.append(prompt)
-    return kept, prompts, counts
 
 
 def _scorer(job: Job) -> Any:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from data.transcript import Request
     from stages._job import Job
     from stages._model import ModelConfig
+    from stages._prompts import Prompt
     from stages._reward_model import RewardModel
     from stages._scoring import Scored
     from stages._settings import Settings
@@ -139,11 +140,12 @@ def _train(job: Job) -> dict[str, Any]:
     from stages._checkpoints import newest_checkpoint
     from stages._memory import MEMORY_WORDS, device, memory_gib
     from stages._model import load_tokenizer, save_adapter
+    from stages._prompts import load_prompts
 
     config, model_config = job.config, job.settings.model
     accelerator = _accelerator(model_config)
     tokenizer, dialect = load_tokenizer(model_config), dialects.get(model_config.dialect)
-    prompts, counts = _prompts(job, tokenizer, dialect)
+    prompts, counts = load_prompts(job, tokenizer, dialect)
     count, size = _shares(config, len(prompts), model_config.micro_batch, accelerator.num_processes)
     job.say(
         f"{counts.kept} requests of {counts.total}; an update is {count * config.samples} answers to {count} of them"
@@ -415,14 +417,6 @@ def behaviour(
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
-    """A request as generation encodes it."""
-
-    request: Request
-    ids: list[int]
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
     """A sampled answer with the ids that were sampled, the end of the turn among them if it ended."""
 
@@ -536,33 +530,6 @@ def check_reference(rollout: Rollout, tolerance: float = 1e-4) -> float:
             " training would start from, or be held to, another model"
         )
     return difference
-
-
-def _prompts(job: Job, tokenizer: Any, dialect: Any) -> tuple[list[Prompt], Any]:
-    """The requests that pairs are made of too, encoded; UserError where too many had to be left out."""
-    from data import load
-    from stages._rows import Counts
-    from stages._sampling import TemplateError, encode, prompt_of
-
-    counts, kept = Counts(), []
-    longest = job.settings.model.max_length - (job.config.max_new_tokens or job.settings.model.max_new_tokens)
-    data = load.load(job.settings.data)
-    for request in data.preference:
-        counts.total += 1
-        try:
-            ids = encode(tokenizer, prompt_of(tokenizer, dialect, request))
-        except TemplateError as error:
-            counts.drop("refused", request.id, str(error))
-            continue
-        if len(ids) > longest:
-            said = f"{len(ids)} tokens, model.max_length leaves {longest} beside the longest answer"
-            counts.drop("too_long", request.id, said)
-            continue
-        counts.kept += 1
-        kept.append(Prompt(request, ids))
-    job.record(data=data.digest, **counts.as_dict())
-    counts.check(job.config.max_dropped, "ppo.max_dropped")
-    return kept, counts
 
 
 def _answers(job: Job, policy: Any, tokenizer: Any, dialect: Any, asked: Sequence[Prompt], seed: int) -> list[Answer]:

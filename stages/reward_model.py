@@ -12,6 +12,7 @@ reward_model/adapter; grpo.reward=model and ppo.reward=model train on its scores
 from __future__ import annotations
 
 import gc
+import itertools
 import random
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -153,7 +154,8 @@ def _agreement(job: Job, model: RewardModel, held_out: set[str]) -> dict[str, An
     """Rank correlations of scores and points of the reward table, over the candidates of held-out requests."""
     from data import load
     from stages._files import read_jsonl
-    from stages._reward_model import kendall, spearman
+    from stages._metrics import kendall, sign
+    from stages._reward_model import spearman
     from stages._sampling import Completion
     from stages._scoring import score_one
 
@@ -173,7 +175,8 @@ def _agreement(job: Job, model: RewardModel, held_out: set[str]) -> dict[str, An
     within: list[float] = []
     for id_ in requests:
         own = [place for place, request in enumerate(asked) if request.id == id_]
-        tau = kendall([scores[place] for place in own], [points[place] for place in own])
+        pairs = itertools.combinations(own, 2)
+        tau = kendall([(sign(scores[a] - scores[b]), sign(points[a] - points[b])) for a, b in pairs])
         within += [] if tau is None else [tau]
     table = {
         "table_candidates": len(found),

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from data import dialects
 from data.transcript import AcceptedCall, Expected, Message, Request, Tool
 from rewards import RewardConfig
-from stages import _model, _rows, _sampling, grpo
+from stages import _model, _sampling, grpo
 from stages._errors import UserError
 from stages._job import execute
 from stages._rollouts import Groups, Rollouts, check_reference, rollout_trainer, slices
@@ -275,16 +275,6 @@ def test_a_policy_that_is_not_its_reference_is_refused_with_what_was_seen(tmp_pa
         check_reference(trainer, prompts)
     trainer.beta = 0.0
     assert check_reference(trainer, prompts) == {}
-
-
-def test_prompts_that_leave_no_room_for_an_answer_are_counted_not_cut() -> None:
-    tokenizer, native, counts = toys.toy_tokenizer(), dialects.get("native"), _rows.Counts()
-    lengths = [len(_sampling.encode(tokenizer, _sampling.prompt_of(tokenizer, native, one))) for one in REQUESTS]
-    kept, prompts, _ = grpo.rendered(tokenizer, native, REQUESTS, max(lengths) - 1, counts)
-    longest = lengths.index(max(lengths))
-    assert kept == [one for place, one in enumerate(REQUESTS) if place != longest]
-    assert len(prompts) == 2
-    assert (counts.total, counts.kept, counts.too_long) == (3, 2, 1)
 
 
 def test_settings_of_a_reward_model_are_refused_where_none_is_asked_for() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import types
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 from stages import _model, _reward_model, _training, reward_model
 from stages._errors import UserError
 from stages._job import execute
-from stages._reward_model import calibration, kendall, spearman
+from stages._metrics import kendall, sign
+from stages._reward_model import calibration, spearman
 from stages._shared_prompt import share_prompts
 from tests import toys
 
@@ -52,7 +54,9 @@ def test_rank_correlations_are_what_is_worked_out_by_hand(
     one: list[float], other: list[float], rho: float | None, tau: float | None
 ) -> None:
     assert spearman(one, other) == (rho if rho is None else pytest.approx(rho))
-    assert kendall(one, other) == (tau if tau is None else pytest.approx(tau))
+    pairs = itertools.combinations(range(len(one)), 2)
+    signs = [(sign(one[a] - one[b]), sign(other[a] - other[b])) for a, b in pairs]
+    assert kendall(signs) == (tau if tau is None else pytest.approx(tau))
 
 
 def test_a_share_of_the_requests_is_held_out_whatever_their_order() -> None:
