@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from stages._errors import UserError, nearest
+from stages._fused_lora import fuse_lora
 
 if TYPE_CHECKING:
     from stages._model import ModelConfig
@@ -41,6 +42,7 @@ def with_fresh_adapter(base: Any, config: AdapterConfig, model_config: ModelConf
     )
     model = get_peft_model(base, lora)
     model.peft_config["default"].base_model_name_or_path = model_config.path
+    fuse_lora(model)
     return model
 
 

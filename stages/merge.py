@@ -131,7 +131,9 @@ def run(job: Job) -> dict[str, Any]:
     asked, _ = _scoring.renderable(tokenizer, dialect, load.load(settings.data).test)
     requests = _scoring.spread(asked, config.requests)
 
-    before = _look(job, load_policy(settings.model, adapter), tokenizer, dialect, requests, "base + adapter")
+    before = _look(
+        job, load_policy(settings.model, adapter, fold=False), tokenizer, dialect, requests, "base + adapter"
+    )
     gc.collect()
     found: dict[str, dict[str, float]] = {}
     for way in _ways(job):
