@@ -71,7 +71,7 @@ def test_the_base_makes_no_completion_that_reads_as_a_call(tokenizer: Any) -> No
 
 @pytest.mark.slow
 def test_the_main_job_runs_on_the_embedded_model_and_a_second_call_takes_seconds(tmp_path: Path) -> None:
-    small = {"sft_rows": 320, "preference_rows": 120, "validation_rows": 20, "test_rows": 60, "unseen_rows": 40}
+    small = {"sft_rows": 240, "preference_rows": 80, "validation_rows": 20, "test_rows": 40, "unseen_rows": 20}
     command = [sys.executable, "train.py", "stage=pipeline", f"runs_dir={tmp_path}"]
     command += [f"data.world.{name}={count}" for name, count in small.items()]
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=550, check=False)
