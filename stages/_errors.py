@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from stages._secrets import redacted
+
 
 class UserError(Exception):
     """A mistake of the user: every line says where, what was found, and the way out. train.py exits 2 on it."""
 
     def __init__(self, *lines: str) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = lines
+        self.lines = tuple(redacted(line) for line in lines)
+        super().__init__("\n".join(self.lines))
 
     def __reduce__(self) -> tuple[type[UserError], tuple[str, ...]]:
         return type(self), self.lines

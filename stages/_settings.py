@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from stages._errors import UserError
+from stages._secrets import redacted
 
 if TYPE_CHECKING:
     from data.load import DataConfig
@@ -101,8 +102,7 @@ class Settings:
         return self.run_folder / self.point if self.point else self.run_folder
 
     def as_dict(self) -> dict[str, Any]:
-        """The whole resolved configuration, as config.yaml holds it."""
+        """The whole resolved configuration, without what looks like a key, as config.yaml and trackers hold it."""
         root = self.root.model_dump(mode="json", exclude={"sweep"})
-        return (
-            {"stage": self.asked} | root | {name: block.model_dump(mode="json") for name, block in self.blocks.items()}
-        )
+        blocks = {name: block.model_dump(mode="json") for name, block in self.blocks.items()}
+        return redacted({"stage": self.asked} | root | blocks)

@@ -13,10 +13,8 @@ from pydantic_core import ErrorDetails
 from stages._errors import UserError, nearest
 from stages._files import safe_name
 from stages._schema import GROUPS, block_class, members, model_in, stage_names, stages_within
+from stages._secrets import in_settings
 from stages._settings import RootConfig, Settings
-
-# What keys to hosted services look like. They come from the environment: configurations end on disk and in trackers.
-_SECRET = re.compile(r"\bhf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|\bwandb_v1_\w{20,}|://[^/\s:@]+:[^/\s@]+@")
 
 
 def validate(raw: Mapping[str, Any], stage: str, overrides: tuple[str, ...] = ()) -> Settings:
@@ -38,8 +36,7 @@ def validate(raw: Mapping[str, Any], stage: str, overrides: tuple[str, ...] = ()
                 lines += error.lines
     lines += [
         f"{path}: looks like a key or password; keys come from the environment and never stand in a configuration"
-        for path, text in _strings(tree)
-        if _SECRET.search(text)
+        for path in dict.fromkeys((*in_settings(tree), *(path for typed in overrides for path in _in_typed(typed))))
     ]
     if lines:
         raise UserError("invalid configuration:", *(f"  {line}" for line in lines))
@@ -75,12 +72,10 @@ def _given(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _given(value) if isinstance(value, Mapping) else value for key, value in raw.items() if value != "???"}
 
 
-def _strings(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, Mapping | list):
-        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from _strings(inner, f"{path}.{key}" if path else str(key))
+def _in_typed(override: str) -> Iterator[str]:
+    """An override that another one overrides is in no configuration, and in the manifest all the same."""
+    key, _, value = override.lstrip("+~").partition("=")
+    return in_settings({key: value})
 
 
 def _validated(config: type[BaseModel], values: Any, path: str, lines: list[str]) -> BaseModel | None:
