@@ -38,6 +38,7 @@ from stages._lineage import entry, present, require, stale_behind
 from stages._manifest import read_manifest
 from stages._progress import Bar, duration, progress
 from stages._schema import brings, parents, stage_module, stage_names
+from stages._secrets import redacted
 from stages._settings import Settings
 from stages._tracking import Trackers
 
@@ -58,7 +59,7 @@ class Job:
         self.notes: dict[str, Any] = {}
         self.stopping: int | None = None
         self._above = above
-        self._trackers = Trackers()
+        self._trackers = Trackers(self)
 
     @property
     def config(self) -> Any:
@@ -102,13 +103,13 @@ class Job:
     def say(self, text: str) -> None:
         """One line to the user."""
         if self.leads:
-            print(f"{self.name}: {text}", flush=True)
+            print(f"{self.name}: {redacted(text)}", flush=True)
 
     def log(self, row: dict[str, Any]) -> None:
         """One row of log.jsonl, passed on to the trackers; `step` is its place on their axis."""
         if not self.leads:
             return
-        row = plain(row)
+        row = redacted(plain(row))
         append_jsonl(self.folder / "log.jsonl", row)
         self._trackers.log(row)
 
@@ -120,7 +121,7 @@ class Job:
 
     def record(self, **facts: Any) -> None:
         """Put facts into the manifest: rows filtered and why, digests, devices."""
-        self.notes |= plain(facts)
+        self.notes |= redacted(plain(facts))
 
     def progress(self, items: Iterable[T], total: int, label: str) -> Iterator[T]:
         """Pass items on, showing how many are done and what is left."""
@@ -291,18 +292,19 @@ def _run(job: Job, inputs: dict[str, Any], entries: dict[str, Any], earlier: dic
     write_text(folder / "config.yaml", _yaml(settings.as_dict()))
     try:
         with _handling(_raise_interrupted):
-            job._trackers.open(job)
+            job._trackers.open(manifest)
             metrics = plain(module.run(job))
             write_json(folder / "metrics.json", metrics)
-            job._trackers.summary(metrics)
+            outputs = _manifest.outputs_of(folder)
+            manifest |= {"outputs": outputs, "digest": digest([outputs, job.name])}
+            job._trackers.finish(metrics, manifest)
+            job._trackers.close()
     except (Exception, KeyboardInterrupt) as error:
         interrupted = isinstance(error, KeyboardInterrupt)
-        job._trackers.close(failed=not interrupted)
-        write("running" if interrupted else "failed", error=f"{type(error).__name__}: {error}")
+        job._trackers.close(128 + getattr(error, "signum", signal.SIGINT) if interrupted else 1)
+        write("running" if interrupted else "failed", error=redacted(f"{type(error).__name__}: {error}"))
         raise
-    job._trackers.close()
-    outputs = _manifest.outputs_of(folder)
-    write("done", outputs=outputs, digest=digest([outputs, job.name]), error=None)
+    write("done", error=None)
     print(f"{job.name}: done in {duration(manifest['seconds'])} -> {folder}", flush=True)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NAME = "manifest.json"
 SCHEMA = 1  # of manifest.json itself; a folder with another one is made anew
 # Written by the runner, or of no use to a later stage: not part of what a stage made.
-_NOT_OUTPUT = {NAME, "config.yaml", "metrics.json", "log.jsonl", "trackers.json", "wandb", "checkpoints"}
+_NOT_OUTPUT = {NAME, "config.yaml", "metrics.json", "log.jsonl", "trackers.json", "wandb", "tensorboard", "checkpoints"}
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from data.transcript import Reading, Request
 from rewards._outcome import Judgement, judge
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from stages._job import Job
     from stages._sampling import Completion
     from stages._settings import Settings
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +91,11 @@ def implied(requests: Sequence[Request], reward: RewardConfig) -> str:
     )
 
 
-def spread(requests: Sequence[Request], limit: int | None) -> list[Request]:
-    """At most `limit` requests, evenly spaced, so that every kind keeps its share in any order; None takes all."""
-    if limit is None or limit >= len(requests):
-        return list(requests)
-    return [requests[place * len(requests) // limit] for place in range(limit)]
+def spread(items: Sequence[T], limit: int | None) -> list[T]:
+    """At most `limit` requests, or others, evenly spaced: every kind keeps its share in any order; None takes all."""
+    if limit is None or limit >= len(items):
+        return list(items)
+    return [items[place * len(items) // limit] for place in range(limit)]
 
 
 def renderable(

@@ -1,52 +1,30 @@
-"""Trackers beside log.jsonl: `tracking=[wandb,trackio]`, `[]` is none. Keys come from the environment alone.
+"""Trackers beside log.jsonl: `tracking=[wandb,trackio,tensorboard]`, `[]` is none. Keys come from the environment.
 
 Each stage of a run is one tracked run of its own, opened before the stage and finished after it, so that several stages
-and sweep points in one process do not write into each other's.
+and sweep points in one process do not write into each other's. log.jsonl is written whether or not there are any; a
+tracker that fails is told of and left, and the stage goes on. What is tracked is in stages/_tracked.py, how in a file
+for each tracker.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import netrc
-import os
 import uuid
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from stages._errors import UserError
-from stages._files import read_json, write_json
+from stages import _tracked
+from stages._files import read_json, read_jsonl, write_json
+from stages._tensorboard import TensorBoard, TensorBoardConfig
+from stages._trackio import Trackio, TrackioConfig
+from stages._wandb import Wandb, WandbConfig, mode
 
 if TYPE_CHECKING:
     from stages._job import Job
 
 IDS = "trackers.json"  # in the stage folder: the tracked run's id, so that a resumed stage goes on in the same one
-
-
-class WandbConfig(BaseModel):
-    """Weights & Biases."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    project: str = "callwise"
-    """Project the runs appear in."""
-    entity: str | None = None
-    """User or team; without it, the key's own."""
-    tags: list[str] = Field(default_factory=list)
-    """Tags beside the stage's name."""
-    mode: Literal["auto", "online", "offline"] = "auto"
-    """auto: online where a key is found (WANDB_API_KEY or netrc), offline elsewhere."""
-
-
-class TrackioConfig(BaseModel):
-    """Trackio, which keeps its runs on this machine (TRACKIO_DIR) and shows them in a local page."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    project: str = "callwise"
-    """Project the runs appear in."""
 
 
 class TrackingConfig(BaseModel):
@@ -58,157 +36,103 @@ class TrackingConfig(BaseModel):
     """Weights & Biases, online or offline."""
     trackio: TrackioConfig | None = None
     """Trackio."""
+    tensorboard: TensorBoardConfig | None = None
+    """TensorBoard."""
 
 
 class Tracker(Protocol):
-    """One open tracked run."""
+    """One open tracked run. `seen` is the last step that an earlier attempt put into it, -1 where there is none."""
 
-    def log(self, row: dict[str, Any]) -> None:
-        """A logged row."""
+    seen: float
 
-    def summary(self, metrics: dict[str, float]) -> None:
-        """The stage's final numbers."""
+    def log(self, row: dict[str, float]) -> None:
+        """Numbers of a logged row, `step` among them."""
 
-    def close(self, failed: bool) -> None:
-        """The end of the stage."""
+    def use(self, artifacts: list[_tracked.Artifact]) -> None:
+        """What the stage reads."""
+
+    def finish(self, results: _tracked.Results) -> None:
+        """What the stage made."""
+
+    def close(self, exit_code: int) -> None:
+        """The end of the stage: 0 done, 1 failed, 128 + signal if interrupted."""
 
 
 class Trackers:
-    """The open trackers of one stage; log.jsonl is written whether or not there are any."""
+    """The open trackers of one stage."""
 
-    def __init__(self) -> None:
-        self._open: list[Tracker] = []
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._open: dict[str, Tracker] = {}
+        self._behind = False  # rows of log.jsonl that an earlier attempt wrote are still to be passed on
 
-    def open(self, job: Job) -> None:
+    def open(self, manifest: Mapping[str, Any]) -> None:
         """Start a tracked run in each configured tracker; a resumed stage goes on in its earlier one."""
-        ids = read_json(job.folder / IDS) if job.resuming else None
-        ids = ids or {"id": uuid.uuid4().hex[:8]}
-        tracking = job.settings.tracking
-        if tracking.wandb or tracking.trackio:
-            write_json(job.folder / IDS, ids)
-        if tracking.wandb:
-            self._open.append(_Wandb(job, tracking.wandb, ids["id"]))
+        job, tracking = self._job, self._job.settings.tracking
+        place = _tracked.place(job.settings, job.name)
+        known = read_json(job.folder / IDS) if job.resuming else None
+        run_id = known["id"] if known else uuid.uuid4().hex[:8]
+        wanted: dict[str, Callable[[], Tracker]] = {}
+        if tracking.wandb and mode(tracking.wandb) != "disabled":
+            wanted["wandb"] = partial(Wandb, job, tracking.wandb, place, run_id)
         if tracking.trackio:
-            self._open.append(_Trackio(job, tracking.trackio, ids["id"]))
+            wanted["trackio"] = partial(Trackio, job, tracking.trackio, place, run_id)
+        if tracking.tensorboard:
+            wanted["tensorboard"] = partial(TensorBoard, job, place)
+        if not wanted:
+            return
+        write_json(job.folder / IDS, {"id": run_id})
+        self._behind = job.resuming
+        for name, start in wanted.items():
+            self._guarded(name, partial(self._start, name, start))
+        used = _tracked.used(job.settings, manifest)
+        self._each(lambda tracker: tracker.use(used))
 
-    def log(self, row: dict[str, Any]) -> None:
-        for tracker in self._open:
-            tracker.log(row)
+    def _start(self, name: str, start: Callable[[], Tracker]) -> None:
+        self._open[name] = start()
 
-    def summary(self, metrics: dict[str, Any]) -> None:
-        for tracker in self._open:
-            tracker.summary(dict(flat(metrics)))
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Pass on a row that was just added to log.jsonl."""
+        if self._behind:
+            self._catch_up()
+        else:
+            self._pass_on(row)
 
-    def close(self, failed: bool = False) -> None:
-        while self._open:
-            self._open.pop().close(failed)
+    def finish(self, metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+        """The stage's final numbers, tables and artifact; its manifest has the outputs and their digest."""
+        if not self._open:
+            return
+        if self._behind:
+            self._catch_up()
+        results = _tracked.results(self._job.settings, self._job.folder, metrics, manifest)
+        self._each(lambda tracker: tracker.finish(results))
 
+    def close(self, exit_code: int = 0) -> None:
+        """End all of them."""
+        self._each(lambda tracker: tracker.close(exit_code))
+        self._open.clear()
 
-def flat(metrics: dict[str, Any], path: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers of nested metrics under dotted names.
+    def _catch_up(self) -> None:
+        """Pass on all rows of log.jsonl, which the stage has rewound by now: to each tracker those it has not seen."""
+        self._behind = False
+        log = self._job.folder / "log.jsonl"
+        for row in read_jsonl(log) if log.exists() else ():
+            self._pass_on(row)
 
-    >>> dict(flat({"dpo": {"n": 3, "note": "x"}}))
-    {'dpo.n': 3}
-    """
-    for key, value in metrics.items():
-        name = f"{path}.{key}" if path else key
-        if isinstance(value, dict):
-            yield from flat(value, name)
-        elif isinstance(value, int | float):
-            yield name, value
+    def _pass_on(self, row: Mapping[str, Any]) -> None:
+        values = _tracked.numbers(row)
+        if len(values) > 1 and "step" in values:
+            self._each(lambda tracker: tracker.log(values) if values["step"] > tracker.seen else None)
 
+    def _each(self, call: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self._open.items()):
+            self._guarded(name, partial(call, tracker))
 
-class _Wandb:
-    def __init__(self, job: Job, config: WandbConfig, run_id: str) -> None:
+    def _guarded(self, name: str, call: Callable[[], None]) -> None:
+        """A tracker must not cost the user a stage: one that fails is told of and left."""
         try:
-            import wandb
-        except ModuleNotFoundError:
-            raise UserError(
-                "tracking.wandb: wandb is not installed: pip install -r requirements.txt -c constraints.txt"
-            ) from None
-        settings = wandb.Settings(
-            console="off",
-            save_code=False,
-            disable_git=True,
-            x_disable_meta=True,  # it would keep the whole command line
-            silent=True,
-            init_timeout=30,
-        )
-        point = job.settings.point
-        arguments: dict[str, Any] = {
-            "project": config.project,
-            "entity": config.entity,
-            "group": "/".join((job.settings.run, *(point.split("/")[1:2] if point else ()))),
-            "job_type": job.name,
-            "name": "-".join((job.settings.run, *(point.split("/")[2:] if point else ()), job.name)),
-            "tags": [job.name, *config.tags],
-            "config": job.settings.as_dict(),
-            "dir": str(job.folder),
-            "id": run_id,
-            "resume": "allow" if job.resuming else None,
-            "reinit": "finish_previous",
-        }
-        mode = config.mode
-        if mode == "auto":
-            mode = "online" if _wandb_key() else "offline"
-        if os.environ.get("WANDB_MODE"):
-            mode = os.environ["WANDB_MODE"]  # type: ignore[assignment]
-        try:
-            self.run = wandb.init(**arguments, mode=mode, settings=settings)
-        except wandb.errors.CommError as error:
-            job.say(f"wandb cannot be reached ({str(error).splitlines()[0]}); going on offline")
-            mode = "offline"
-            self.run = wandb.init(**arguments, mode=mode, settings=settings)
-        if mode == "offline":
-            job.say(f"wandb is offline; to upload: wandb sync {self.run.dir.removesuffix('/files')}")
-        self.run.define_metric("*", step_metric="step")
-
-    def log(self, row: dict[str, Any]) -> None:
-        self.run.log(row)
-
-    def summary(self, metrics: dict[str, float]) -> None:
-        self.run.summary.update(metrics)
-
-    def close(self, failed: bool) -> None:
-        self.run.finish(exit_code=int(failed))
-
-
-def _wandb_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    with contextlib.suppress(OSError, netrc.NetrcParseError):
-        return any(netrc.netrc().authenticators(host) for host in ("api.wandb.ai", "api.forge.coreweave.com"))
-    return False
-
-
-class _Trackio:
-    def __init__(self, job: Job, config: TrackioConfig, run_id: str) -> None:
-        try:
-            import trackio
-        except ModuleNotFoundError:
-            raise UserError(
-                "tracking.trackio: trackio is not installed: pip install -r requirements.txt -c constraints.txt"
-            ) from None
-        point = job.settings.point
-        with contextlib.redirect_stdout(io.StringIO()):  # its banner of links, for each stage anew
-            self.run = trackio.init(
-                project=config.project,
-                name="-".join((job.settings.run, *(point.split("/")[2:] if point else ()), job.name, run_id)),
-                group="/".join((job.settings.run, *(point.split("/")[1:2] if point else ()))),
-                config=job.settings.as_dict(),
-                resume="allow",
-                embed=False,
-                auto_log_gpu=False,
-                auto_log_cpu=False,
-            )
-        job.say(f"trackio keeps this run; to see it: trackio show --project {config.project}")
-
-    def log(self, row: dict[str, Any]) -> None:
-        self.run.log({name: value for name, value in flat(row) if name != "step"}, step=row.get("step"))
-
-    def summary(self, metrics: dict[str, float]) -> None:
-        self.run.log({f"final/{name}": value for name, value in metrics.items()})
-
-    def close(self, failed: bool) -> None:
-        with contextlib.redirect_stdout(io.StringIO()):
-            self.run.finish()
+            call()
+        except Exception as error:
+            self._open.pop(name, None)
+            why = "".join(str(error).strip().splitlines()[:1])
+            self._job.say(f"{name} failed and follows no further ({type(error).__name__}: {why})")

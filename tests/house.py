@@ -36,6 +36,7 @@ from pydantic import BaseModel, ConfigDict
 class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
     path: str = "tiny"
+    name: str = "tiny"
     quantization: Literal["none", "nf4"] = "none"
     modules: str | list[str] = "all"
 def model_digest(config):

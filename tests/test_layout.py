@@ -27,6 +27,7 @@ HEAVY = (
     "bitsandbytes",
     "wandb",
     "trackio",
+    "tensorboard",
     "matplotlib",
 )
 SOURCES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
