@@ -211,13 +211,12 @@ def _evaluated(metrics: Fields) -> dict[str, Fields]:
 
 def _trade_off(metrics: Fields) -> Image | None:
     """False against missed calls by stage, with 95 % intervals; None where there is no such pair of rates."""
-    fields = {axis: f"{axis}_call_rate" for axis in ("false_tool", "missed")}
-    models = {
-        name: found
-        for name, found in _evaluated(metrics).items()
-        if all(found[field] is not None for field in fields.values())
-    }
-    if not models:
+    points: dict[tuple[float, float], list[str]] = {}
+    for name, rates in _evaluated(metrics).items():
+        false, missed = (rates[field] for field in HEADLINE[:2])
+        if false is not None and missed is not None:
+            points.setdefault((100 * false, 100 * missed), []).append(name)
+    if not points:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -225,18 +224,14 @@ def _trade_off(metrics: Fields) -> Image | None:
 
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.add_subplot()
-    at = [[100 * found[field] for field in fields.values()] for found in models.values()]
-    axes.plot(*zip(*at, strict=True), color="0.8", zorder=1)
-    for (name, found), point in zip(models.items(), at, strict=True):
-        x_error, y_error = (
-            [[abs(value - 100 * end)] for end in found[f"{field}_ci"]]
-            for field, value in zip(fields.values(), point, strict=True)
-        )
-        axes.errorbar(point[0], point[1], xerr=x_error, yerr=y_error, fmt="o", capsize=3, zorder=2)
-        axes.annotate(name, (point[0], point[1]), xytext=(6, 6), textcoords="offset points")
+    axes.plot(*zip(*points, strict=True), color="0.8", zorder=1)
+    for (x, y), names in points.items():
+        ends = [metrics[names[0]][f"{field}_ci"] for field in HEADLINE[:2]]
+        across, along = ([[abs(at - 100 * end)] for end in each] for at, each in zip((x, y), ends, strict=True))
+        axes.errorbar(x, y, xerr=across, yerr=along, fmt="o", capsize=3, zorder=2)
+        axes.annotate(", ".join(names), (x, y), xytext=(6, 6), textcoords="offset points")
     axes.set(xlabel="false calls, %", ylabel="missed calls, %", title="False against missed calls by stage")
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    axes.margins(0.1)
     FigureCanvasAgg(figure)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=100)

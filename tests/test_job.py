@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -238,26 +237,6 @@ def test_two_processes_do_not_write_one_folder(house):
     )
     assert f"(process {running.pid})" in second.stderr
     assert house("brew.steps=7").returncode == 0, "the lock died with its process"
-
-
-def test_trackers_follow_a_stage_without_a_key_and_without_a_prompt(house):
-    environment = {key: value for key, value in os.environ.items() if key != "WANDB_API_KEY"}
-    environment |= {
-        "TRACKIO_DIR": str(house.folder / "trackio"),
-        "HOME": str(house.folder),
-        "SECRET_TOKEN": "planted-token-1",
-    }
-    place = {"cwd": house.folder, "env": environment}
-    command = house.command("tracking=[wandb,trackio]", "brew.steps=3", "tracking.wandb.project=mine")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, **place)
-    assert done.returncode == 0, done.stderr
-    assert "wandb is offline; to upload: wandb sync runs/default/brew/wandb/offline-run-" in done.stdout
-    assert "trackio show --project callwise" in done.stdout
-    assert len(list(house.folder.glob("runs/default/brew/wandb/offline-run-*/*.wandb"))) == 1
-    assert (house.folder / "trackio/callwise.db").exists()
-    assert not any(b"planted-token-1" in path.read_bytes() for path in house.folder.rglob("*") if path.is_file())
-    assert [row["step"] for row in house.rows("default/brew/log.jsonl")] == [1, 2, 3]
-    assert list(house.json("default/brew/manifest.json")["outputs"]) == ["steps"]
 
 
 def test_a_file_is_the_old_one_or_the_new_one(tmp_path, monkeypatch):
