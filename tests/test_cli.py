@@ -38,7 +38,9 @@ REFUSALS = {
     ("modle=tiny",): "modle: no such group, stage or setting; did you mean model?",
     ("experiment=hott",): "experiment=hott: no such choice; did you mean hot? (there are: hot)",
     ("model.quantization=nf5",): "model.quantization: Input should be 'none' or 'nf4'; did you mean nf4? (got 'nf5')",
-    ("tracking=wanbd",): "tracking=wanbd: no such choice; did you mean wandb? (there are: tensorboard, trackio, wandb)",
+    (
+        "tracking=wanbd",
+    ): "tracking=wanbd: no such choice; did you mean wandb? (there are: none, tensorboard, trackio, wandb)",
     ("tracking=[wandb]", "tracking.wandb.projct=x"): "tracking.wandb.projct: no such field; did you mean project?",
     (
         "tracking.wandb.project=x",
