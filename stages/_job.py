@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel
 
-from stages import _machine, _manifest, _processes
+from stages import _machine, _manifest, _processes, _twins
 from stages._errors import Interrupted, UserError
 from stages._files import (
     append_jsonl,
@@ -193,7 +193,7 @@ def _execute(name: str, settings: Settings, soon: tuple[str, ...], behind: dict[
     entries = {parent: entry(path, settings) for parent, path in above.items()}
     inputs = plain(_manifest.inputs_of(name, settings, entries))
     behind[name] = folder = settings.folder / name
-    if settings.point and _is_done(settings.run_folder / name, inputs):
+    if settings.point and name != settings.asked and _is_done(settings.run_folder / name, inputs):
         behind[name] = settings.run_folder / name
         print(f"{name}: done already with the same inputs ({behind[name]})", flush=True)
         return behind[name]
@@ -203,12 +203,18 @@ def _execute(name: str, settings: Settings, soon: tuple[str, ...], behind: dict[
     busy = f"{folder} is being written by another process; wait for it, or choose another run=…"
     with locked(folder.with_name(f".{name}.lock"), busy):
         old = read_manifest(folder)
-        state = _processes.told(_state(name, folder, old, inputs))
-        job = Job(name, settings, folder, above, state == "resume")
-        if state == "anew":
-            remove_folder(folder)
-        if state != "done":
-            _run(job, inputs, entries, old if job.resuming else None)
+        state = _state(name, folder, old, inputs)
+        if state == "done":
+            _processes.told(state)
+            job = Job(name, settings, folder, above, resuming=False)
+        else:
+            identity = _twins.identity(name, settings, above, inputs)
+            with _twins.sought(name, settings, identity) as twin:
+                _processes.told("done" if twin else state)
+                job = Job(name, settings, folder, above, state == "resume" and not twin)
+                if not job.resuming:
+                    remove_folder(folder)
+                _run(job, inputs, entries, old if job.resuming else None, identity, twin)
         if after := getattr(stage_module(name), "after", None):
             after(job)
     stale = [place for place in stale_behind(settings) if Path(place).name not in soon] if state != "done" else []
@@ -249,6 +255,8 @@ def _state(
             why = "; ".join(changed[:4]) + ("; …" if len(changed) > 4 else "")
             print(f"{name}: replacing {folder} ({why})", flush=True)
         return "anew"
+    if old["status"] != "done" and old.get("identical_to"):
+        return "anew"  # interrupted while files were linked: nothing of it is its own
     if old["status"] != "done":
         print(f"{name}: resuming what was interrupted ({folder})", flush=True)
         return "resume"
@@ -259,8 +267,15 @@ def _state(
     return "done"
 
 
-def _run(job: Job, inputs: dict[str, Any], entries: dict[str, Any], earlier: dict[str, Any] | None) -> None:
-    """Run the stage itself, with its manifest saying running, then done or failed."""
+def _run(
+    job: Job,
+    inputs: dict[str, Any],
+    entries: dict[str, Any],
+    earlier: dict[str, Any] | None,
+    identity: str,
+    twin: Path | None,
+) -> None:
+    """Run the stage itself, or take over what its twin made, with its manifest saying running, then done or failed."""
     module = stage_module(job.name)
     settings, folder = job.settings, job.folder
     blocks = (job.name, *getattr(module, "BLOCKS", ()))
@@ -277,6 +292,8 @@ def _run(job: Job, inputs: dict[str, Any], entries: dict[str, Any], earlier: dic
         **_manifest.origins(job.name, settings, blocks, inputs),
         "inputs_digest": digest(inputs),
         "inputs": inputs,
+        "identity": identity,
+        "identical_to": entry(twin, settings) if twin else None,
         **_machine.machine(threads),
     }
     spent = manifest["seconds"]
@@ -293,7 +310,7 @@ def _run(job: Job, inputs: dict[str, Any], entries: dict[str, Any], earlier: dic
     try:
         with _handling(_raise_interrupted):
             job._trackers.open(manifest)
-            metrics = plain(module.run(job))
+            metrics = _taken_over(job, twin) if twin else plain(module.run(job))
             write_json(folder / "metrics.json", metrics)
             outputs = _manifest.outputs_of(folder)
             manifest |= {"outputs": outputs, "digest": digest([outputs, job.name])}
@@ -306,6 +323,17 @@ def _run(job: Job, inputs: dict[str, Any], entries: dict[str, Any], earlier: dic
         raise
     write("done", error=None)
     print(f"{job.name}: done in {duration(manifest['seconds'])} -> {folder}", flush=True)
+
+
+def _taken_over(job: Job, twin: Path) -> dict[str, Any]:
+    """The result of another folder of the run in this one, told to the trackers as if made here."""
+    job.say(f"identical to {twin}, which is done: its result is linked, not made again")
+    metrics = _twins.take_over(twin, job.folder)
+    job.record(**(read_manifest(twin) or {})["facts"])
+    log = job.folder / "log.jsonl"
+    for row in read_jsonl(log) if log.exists() else ():
+        job._trackers.log(row)
+    return metrics
 
 
 def _yaml(value: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NAME = "manifest.json"
 SCHEMA = 1  # of manifest.json itself; a folder with another one is made anew
 # Written by the runner, or of no use to a later stage: not part of what a stage made.
-_NOT_OUTPUT = {NAME, "config.yaml", "metrics.json", "log.jsonl", "trackers.json", "wandb", "tensorboard", "checkpoints"}
+NOT_OUTPUT = {NAME, "config.yaml", "metrics.json", "log.jsonl", "trackers.json", "wandb", "tensorboard", "checkpoints"}
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -117,7 +117,7 @@ def outputs_of(folder: Path) -> dict[str, dict[str, Any]]:
     return {
         path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": digest(path)}
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not (set(path.relative_to(folder).parts) & _NOT_OUTPUT) and not path.name.startswith(".")
+        if path.is_file() and not (set(path.relative_to(folder).parts) & NOT_OUTPUT) and not path.name.startswith(".")
     }
 
 

@@ -14,6 +14,8 @@ that returns its metrics, and may have
                the folders of PARENTS and OPTIONAL that are done
     after(job) what follows when it is done, just now or by an earlier call: showing, installing
     reads(settings, above)  names those of `above` that its settings make it read, where that is not all of them
+    essence(settings, above, inputs)  those of its `inputs` that its result depends on, as they are read, where that is
+               not all of them: folders of a run that have these alike share one result (stages/_twins.py)
     files(settings)  files that its result depends on and that no setting has to name, by what they are
     trains(settings)  the model block of what its adapter fits, where that is not the run's own model
 

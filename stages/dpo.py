@@ -10,16 +10,19 @@ Writes dpo/adapter and, on validation requests, both error rates. Left out: full
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages import _preference
+from stages import _preference, _twins
 from stages._preference import PreferenceConfig
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stages._job import Job
+    from stages._settings import Settings
 
 Loss = Literal[
     "sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
@@ -54,6 +57,12 @@ class Config(PreferenceConfig):
     def weights(self) -> list[float]:
         """The weight of each loss."""
         return self.loss_weights or [1.0] * len(self.loss)
+
+
+def essence(settings: Settings, above: Mapping[str, Path], inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The pairs as they are trained on, whose margins one loss alone reads."""
+    config = settings.stage("dpo")
+    return _twins.pairs_as_read(inputs, above["pairs"], config.rounds, margins="reward_aware" in config.loss)
 
 
 def run(job: Job) -> dict[str, Any]:

@@ -20,12 +20,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages import _preference
+from stages import _preference, _twins
 from stages._errors import UserError
 from stages._preference import PreferenceConfig
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stages._job import Job
+    from stages._settings import Settings
 
 Row = Mapping[str, Any]
 Loss = Literal["kto", "apo_zero_unpaired"]
@@ -58,6 +61,12 @@ class Config(PreferenceConfig):
                 " model.micro_batch says how many answers are computed at once"
             )
         return self
+
+
+def essence(settings: Settings, above: Mapping[str, Path], inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The pairs as they are trained on."""
+    config = settings.stage("kto")
+    return _twins.pairs_as_read(inputs, above["pairs"], config.rounds, margins=False)
 
 
 def run(job: Job) -> dict[str, Any]:
