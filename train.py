@@ -15,10 +15,6 @@ from typing import Any
 OURS = ("data", "rewards", "stages", "runtime")
 
 
-class PointFailed(Exception):
-    """A point of a sweep failed and said so; the other points go on."""
-
-
 def main() -> int:
     """Returns the exit status: 0 done, 1 a bug or a failed point, 2 the user's mistake, 128 + signal if interrupted."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -48,18 +44,17 @@ def _main(words: list[str]) -> int:
     typed = get_args_parser().parse_intermixed_args(words)
     flags = [word for word in words if word not in typed.overrides]
     sys.argv[1:] = [*flags, *typed.overrides]  # Hydra's own parser wants them in this order
+    sweep: Any = None
     failures: list[Exception] = []
 
-    def job(config: Any) -> None:
-        """Hydra calls this once, or once for each point of a sweep."""
+    def job(config: Any) -> Any:
+        """Hydra calls this once, or once for each point of a sweep, and tells its sweeper what the point is worth."""
+        if sweep:
+            return sweep.run_point(config)
         try:
-            _job(config, typed.multirun)
+            return _job(config)
         except Exception as error:
-            if not typed.multirun:
-                failures.append(error)  # raised below: Hydra would print a line of its own about it
-                return
-            _mistake(error.lines) if isinstance(error, UserError | DataError) else traceback.print_exc()
-            raise PointFailed from None
+            failures.append(error)  # raised below: Hydra would print a line of its own about it
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting, so that errors are told here
     try:
@@ -69,11 +64,21 @@ def _main(words: list[str]) -> int:
 
             print(help_text(typed.overrides))
             return 0
-        if typed.multirun:
+        if typed.multirun and not (typed.cfg or typed.info):
             from stages._sweep import prepare
 
-            sys.argv += prepare(typed.overrides)
-        hydra.main(version_base="1.3", config_path="conf", config_name="config")(job)()
+            sweep = prepare(typed.overrides)
+            sys.argv += sweep.words
+        try:
+            hydra.main(version_base="1.3", config_path="conf", config_name="config")(job)()
+        except (HydraException, OmegaConfBaseException):
+            raise
+        except Exception:
+            if not sweep:
+                raise
+            traceback.print_exc()  # of the launcher: points tell of their own, and others may be done
+        if sweep:
+            return int(sweep.finish())
         if failures:
             raise failures[0]
     except (UserError, DataError) as error:
@@ -82,12 +87,10 @@ def _main(words: list[str]) -> int:
         return _mistake([str(error)])
     except (HydraException, OmegaConfBaseException) as error:
         return _mistake(explain(typed.overrides, error).lines)
-    except PointFailed:
-        return 1
     return 0
 
 
-def _job(config: Any, sweeping: bool) -> None:
+def _job(config: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from stages._job import execute
@@ -95,12 +98,7 @@ def _job(config: Any, sweeping: bool) -> None:
 
     chosen = HydraConfig.get()
     settings = settings_of(config, chosen.runtime.choices["stage"], list(chosen.overrides.task))
-    if sweeping:
-        from stages._sweep import run_point
-
-        run_point(settings)
-    else:
-        execute(settings.asked, settings)
+    execute(settings.asked, settings)
 
 
 def _mistake(lines: Any) -> int:

@@ -131,8 +131,8 @@ def sample(
     longest = config.max_new_tokens or job.settings.model.max_new_tokens
     how = {"model": config.endpoint_model, "temperature": config.temperature, "max_tokens": longest}
     source = {"endpoint": url_of(config.base_url), "seed": job.seed, "n": config.samples}
-    job.record(samples_of={"endpoint": source["endpoint"], "model": config.endpoint_model})
     cache = job.cache / f"candidates-{digest(source | how)[:16]}.jsonl"
+    job.record(samples_of={"endpoint": source["endpoint"], "model": config.endpoint_model}, samples=cache.name)
     prompts = [prompt_of(request) for request in requests]
     keys = [digest([request.id, prompt]) for request, prompt in zip(requests, prompts, strict=True)]
     with locked(cache.with_suffix(".lock"), "", wait=True):

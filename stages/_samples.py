@@ -47,6 +47,7 @@ def sample(
     how = {"n": config.samples, "temperature": config.temperature, "max_new_tokens": longest}
     policy = {"adapter": digest(adapter), "model": model_digest(model_config), "seed": job.seed}
     cache = job.cache / f"candidates-{digest(policy | how)[:16]}.jsonl"
+    job.record(samples=cache.name)
     keys = [digest([request.id, prompt_of(tokenizer, dialect, request)]) for request in requests]
     with locked(cache.with_suffix(".lock"), "", wait=True):
         known = {row["key"]: row["completions"] for row in read_jsonl(cache)} if cache.exists() else {}

@@ -26,8 +26,19 @@ class SweepConfig(BaseModel):
 
     name: str | None = None
     """Folder of the sweep below runs/<run>/sweeps; without it, made of the swept keys."""
+    objective: str | list[str] | None = None
+    """What points are judged by: a rate or loss on validation requests, or several for a sweeper that takes several.
+    By default balanced accuracy less penalty times what either error is above its bound (stages/_objective.py)."""
+    max_false: float = Field(0.02, ge=0, le=1)
+    """Bound of false calls: a point within both bounds is recommended before one that is not."""
+    max_missed: float = Field(0.02, ge=0, le=1)
+    """Bound of missed calls."""
+    penalty: float = Field(5.0, ge=0)
+    """What an error above its bound costs; 5 lets a point above it cost what 10 points of the other error do."""
     keys: list[str] = Field(default_factory=list)
     """The swept keys; train.py fills this in."""
+    directions: list[str] = Field(default_factory=list)
+    """Whether each objective is to be small or large, for Optuna; train.py fills this in."""
 
 
 class RootConfig(BaseModel):

@@ -1,62 +1,136 @@
-"""A multirun: where its points go, what each is called, and sweep.json."""
+"""A multirun: where its points go, what each is called, what came out of them, and sweep.json.
+
+Points are stages in folders of their own, so that the same command again skips what is done, goes on with what was
+interrupted and replaces what was made from other inputs. sweep.json holds the points of the last command; all in it but
+seconds follows from the point's own files, so that a sweep ends in the same one however often it was interrupted.
+"""
 
 from __future__ import annotations
 
+import itertools
+import os
+import shlex
+import sys
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from data.transcript import DataError, RowError
+from stages import _objective
 from stages._errors import UserError
-from stages._files import locked, read_json, slug, write_json
+from stages._files import digest, locked, read_json, slug, write_json, write_text
 from stages._job import execute
+from stages._lineage import made_of
+from stages._machine import free_memory
+from stages._manifest import read_manifest
+from stages._progress import duration
 from stages._refusals import compose, settings_of
+from stages._schema import CONF, ROOT
 from stages._settings import Settings
 
+_OURS = ("sweep.", "launcher", "sweeper", "hydra.", "hydra/")  # how a sweep is run: no part of what its points are
+# Of the metrics of a stage, those that say how it was made and not what came out: they differ when it was interrupted.
+_HOW = ("memory_", "resumed_from_step")
 
-def prepare(overrides: Sequence[str]) -> list[str]:
-    """Further overrides for a multirun: the keys it varies, and its name. Its first point is checked before it runs."""
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A multirun that is about to run; `words` are further overrides for Hydra."""
+
+    settings: Settings
+    words: tuple[str, ...]
+
+    def run_point(self, config: Any) -> float | list[float] | None:
+        """One point, as Hydra composed it: its stages in a folder of its own, its entry in sweep.json whatever becomes
+        of it. Returns its objective; None where it failed, which is told and stops no other point.
+        """
+        from hydra.core.hydra_config import HydraConfig
+
+        chosen = HydraConfig.get()
+        typed = list(chosen.overrides.task)
+        sweep, folder = self.settings.root.sweep, _folder(self.settings)
+        entry = _entry(sweep.keys, typed)
+        job = entry["job"]
+        own = replace(self.settings, asked=chosen.runtime.choices["stage"], point=f"sweeps/{sweep.name}/{job}")
+        # Two calls of a sweep at once, or one whose killed parent has left a process behind, share the points.
+        with locked(folder / f".{job}.lock", "", wait=True):
+            place = _put(folder, entry | {"status": "running"}, self.settings)
+            print(f"{sweep.name}: {job} ({place})", flush=True)
+            before = _attempts(own)
+            try:
+                point = replace(settings_of(config, own.asked, typed), point=own.point)
+                execute(own.asked, point)
+                entry |= {"status": "done", **_results(point)}
+            except Exception as error:
+                entry |= {"status": "failed", "error": _tell(error)}
+            entry["seconds"] = _seconds(own)
+            _put(folder, entry, self.settings, worked=_attempts(own) != before)
+        free_memory()
+        return _objective.objective(entry["metrics"], sweep) if entry["status"] == "done" else None
+
+    def finish(self) -> int:
+        """Say what came out and write sweep.html; returns the exit status, 1 where a point is not done."""
+        from stages._sweep_report import page
+
+        folder = _folder(self.settings)
+        with _held(folder):
+            summary = read_json(folder / "sweep.json")
+            for entry in summary["points"]:
+                if entry["status"] in ("pending", "running"):  # its process was killed, which nobody could catch
+                    entry |= {"status": "failed", "error": "its process ended before it did; the same command goes on"}
+            summary.pop("call", None)
+            _write(folder, summary, self.settings)
+        points = summary["points"]
+        failed = [entry for entry in points if entry["status"] == "failed"]
+        print("", *_told(summary), sep="\n", flush=True)
+        if points:
+            best = summary["recommended"]
+            line = command(summary, best["overrides"]) if best else None
+            report = page(folder, summary, self.settings.root.sweep, line, settings_kept(summary))
+            write_text(folder / "sweep.html", report)
+            print(f"report: {folder / 'sweep.html'}", flush=True)
+        for entry in failed:
+            print(f"{entry['job']}: failed: {entry['error']}", file=sys.stderr, flush=True)
+        return 1 if failed else 0
+
+
+def prepare(overrides: Sequence[str]) -> Sweep:
+    """The sweep that these overrides ask for. Its first point is checked before anything runs."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
+    _check_extras(overrides)
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     keys = [override.key_or_group for override in parsed if override.is_sweep_override()]
-    first = [
-        f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
-        if override.is_discrete_sweep()
-        else text
+    choices = [
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        if override.is_sweep_override() and override.is_discrete_sweep()
+        else []
+        if override.is_sweep_override()
+        else [text]
         for override, text in zip(parsed, overrides, strict=True)
-        if not override.is_sweep_override() or override.is_discrete_sweep()
     ]
-    settings = settings_of(*compose(first))
-    name = settings.root.sweep.name or slug("_".join(_short(keys))) if keys else "single"
+    if apart := {"run", "runs_dir"} & set(keys):
+        raise UserError(f"{' and '.join(sorted(apart))}: a sweep lies in one run; sweep over what is to differ")
+    first = settings_of(*compose([values[0] for values in choices if values]))
+    sweep = first.root.sweep
+    _objective.check(sweep)
+    name = sweep.name or (slug("_".join(_short(keys))) if keys else "single")
     if len(name) > 100:
         raise UserError(
             f"sweep.name: give the sweep a name (sweep.name=…); one made of its keys would be too long: {name}"
         )
-    return [f"sweep.keys=[{','.join(keys)}]", f"sweep.name={name}"]
-
-
-def run_point(settings: Settings) -> None:
-    """One point: its stages in a folder of its own, its line in sweep.json whatever becomes of it."""
-    sweep = settings.root.sweep
-    folder = settings.run_folder / "sweeps" / str(sweep.name)
-    job = point_name(sweep.keys, settings.overrides)
-    varied = [override for override in settings.overrides if override.split("=")[0].lstrip("+") in sweep.keys]
-    entry: dict[str, Any] = {"job": job, "overrides": varied, "status": "running", "seconds": None, "metrics": None}
-    began = time.monotonic()
-    point = Settings(settings.asked, settings.root, settings.blocks, f"sweeps/{sweep.name}/{job}", settings.overrides)
-    print(f"{sweep.name}: {job}", flush=True)
-    try:
-        entry["metrics"] = execute(settings.asked, point)
-        entry["status"] = "done"
-    except Exception as error:
-        entry |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-        raise
-    finally:
-        entry["seconds"] = round(time.monotonic() - began, 2)
-        with locked(folder / ".sweep.lock", f"{folder} is being written", wait=True):
-            summary = read_json(folder / "sweep.json") or {"points": []}
-            others = [known for known in summary["points"] if known["job"] != job]
-            write_json(folder / "sweep.json", {"points": sorted([*others, entry], key=lambda known: known["job"])})
+    directions = _objective.directions(sweep)
+    root = first.root.model_copy(update={"sweep": sweep.model_copy(update={"name": name, "keys": keys})})
+    settings = replace(first, root=root, overrides=tuple(overrides))
+    sampled = any(override.key_or_group in ("sweeper", "hydra/sweeper") for override in parsed)
+    _begin(settings, [] if sampled else [list(point) for point in itertools.product(*choices)])
+    # Launchers start other processes, which do not all get the path of this one.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    words = (f"sweep.keys=[{','.join(keys)}]", f"sweep.name={name}", f"sweep.directions=[{','.join(directions)}]")
+    return Sweep(settings, words)
 
 
 def point_name(keys: Sequence[str], overrides: Sequence[str]) -> str:
@@ -65,14 +139,206 @@ def point_name(keys: Sequence[str], overrides: Sequence[str]) -> str:
     >>> point_name(["reward.needless_call", "sft.rank"], ["stage=dpo", "reward.needless_call=-1", "sft.rank=8"])
     'needless_call-1_rank_8'
     """
-    given = {
-        override.split("=", 1)[0].lstrip("+"): override.split("=", 1)[1] for override in overrides if "=" in override
-    }
+    given = _given(overrides)
     parts = [
         short + (given[key] if given[key].startswith("-") else f"_{slug(given[key])}")
         for short, key in zip(_short(keys), keys, strict=True)
     ]
-    return slug("_".join(parts))[:100]
+    name = slug("_".join(parts) or "single")
+    return name if len(name) <= 100 else f"{name[:91]}-{digest(name)[:8]}"
+
+
+def _tell(error: Exception) -> str:
+    """Say why a point failed, in full; returns it in one line."""
+    lines = error.lines if isinstance(error, UserError | DataError) else [f"{type(error).__name__}: {error}"]
+    if isinstance(error, UserError | DataError | RowError):
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
+    else:
+        traceback.print_exception(error)
+    return " ".join(" ".join(lines).split())[:500]
+
+
+def settings_kept(summary: Mapping[str, Any]) -> list[str]:
+    """What was typed that all points have in common."""
+    return [word for word in summary["settings"] if not word.lstrip("+~").startswith(_OURS)]
+
+
+def command(summary: Mapping[str, Any], overrides: Sequence[str]) -> str:
+    """The command that makes a point the run's own."""
+    return shlex.join(["python", "train.py", *settings_kept(summary), *overrides])
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.run_folder / "sweeps" / str(settings.root.sweep.name)
+
+
+def _held(folder: Path) -> Any:
+    return locked(folder / ".sweep.lock", "", wait=True)
+
+
+def _check_extras(overrides: Sequence[str]) -> None:
+    """UserError for a launcher or sweeper whose package is not there."""
+    from importlib.util import find_spec
+
+    for text in overrides:
+        group, _, choice = text.partition("=")
+        path = CONF / group / f"{choice}.yaml"
+        if group in ("launcher", "sweeper") and path.exists():
+            package, install = (line.removeprefix("# ") for line in path.read_text(encoding="utf-8").splitlines()[1:3])
+            if not (find_spec("hydra_plugins") and find_spec(f"hydra_plugins.{package.replace('-', '_')}")):
+                raise UserError(f"{text}: {package} is not installed: {install}")
+
+
+def _begin(settings: Settings, points: Sequence[Sequence[str]]) -> None:
+    """Start sweep.json anew with these points, not yet run; what an earlier call made is seen when their turn comes."""
+    sweep, folder = settings.root.sweep, _folder(settings)
+    entries = [_entry(sweep.keys, overrides) for overrides in points]
+    jobs = [entry["job"] for entry in entries]
+    if twice := sorted({job for job in jobs if jobs.count(job) > 1}):
+        raise UserError(
+            f"{', '.join(twice)}: several points of the sweep would have this folder; give values that differ"
+        )
+    with _held(folder):
+        spent = (read_json(folder / "sweep.json") or {}).get("wall_seconds", 0.0)
+        summary = {
+            "sweep": sweep.name,
+            "run": settings.run,
+            "stage": settings.asked,
+            "keys": sweep.keys,
+            "settings": [word for word in settings.overrides if _key(word) not in sweep.keys],
+            "points": entries,
+            "wall_seconds": spent,
+            "call": {"began": time.time(), "spent": spent},
+        }
+        _write(folder, summary, settings)
+
+
+def _entry(keys: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
+    return {
+        "job": point_name(keys, overrides),
+        "overrides": [override for override in overrides if _key(override) in keys],
+        "status": "pending",
+        "seconds": None,
+        "metrics": None,
+        "objective": None,
+        "trained": None,
+        "identical_to": None,
+        "error": None,
+    }
+
+
+def _put(folder: Path, entry: dict[str, Any], settings: Settings, worked: bool = False) -> str:
+    """Put a point's entry into sweep.json; returns its place among the points, as `3 of 12`."""
+    with _held(folder):
+        summary = read_json(folder / "sweep.json")
+        jobs = [known["job"] for known in summary["points"]]
+        if entry["job"] in jobs:
+            summary["points"][jobs.index(entry["job"])] = entry
+        else:
+            summary["points"].append(entry)
+            jobs.append(entry["job"])
+        if worked:
+            call = summary["call"]
+            summary["wall_seconds"] = round(call["spent"] + time.time() - call["began"], 2)
+        _write(folder, summary, settings)
+    return f"{jobs.index(entry['job']) + 1} of {len(jobs)}"
+
+
+def _write(folder: Path, summary: dict[str, Any], settings: Settings) -> None:
+    sweep = settings.root.sweep
+    for entry in summary["points"]:
+        entry["objective"] = _objective.objective(entry["metrics"], sweep) if entry["status"] == "done" else None
+    summary["sampled_requests"] = _sampled(folder, summary, settings)
+    summary["objective"] = {
+        "metrics": _objective.names(sweep) or None,
+        "max_false": sweep.max_false,
+        "max_missed": sweep.max_missed,
+        "penalty": sweep.penalty,
+    }
+    summary["recommended"] = _objective.recommend(summary["points"], sweep)
+    write_json(folder / "sweep.json", summary)
+
+
+def _results(point: Settings) -> dict[str, Any]:
+    """Metrics of a done point, and which other point it is identical to.
+
+    Metrics are those of the stage that was asked for and, where it measures nothing on validation requests, what the
+    last stage before it did that measures something.
+    """
+    folder = point.folder / point.asked
+    metrics = read_json(folder / "metrics.json") or {}
+    trained = folder
+    if not _validation(metrics):
+        for place in reversed(made_of(folder, point)):
+            if found := _validation(read_json(point.run_folder / place / "metrics.json") or {}):
+                metrics, trained = metrics | found, point.run_folder / place
+                break
+    kept = {name: value for name, value in metrics.items() if not name.startswith(_HOW) and not _is_time(name)}
+    results = {"metrics": kept, "trained": trained.relative_to(point.run_folder).as_posix()}
+    if origin := (read_manifest(trained) or {}).get("identical_to"):
+        above = Path(origin["path"]).parent
+        same_sweep = above.parent.as_posix() == f"sweeps/{point.root.sweep.name}"
+        results["identical_to"] = above.name if same_sweep else origin["path"]
+    return results
+
+
+def _validation(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metrics.items() if name.startswith("validation_")}
+
+
+def _is_time(name: str) -> bool:
+    return name.endswith(("seconds", "_per_second"))
+
+
+def _attempts(point: Settings) -> list[Any]:
+    """What changes when a stage of a point is run."""
+    manifests = (read_manifest(path.parent) or {} for path in sorted(point.folder.glob("*/manifest.json")))
+    return [(one.get("stage"), one.get("started"), one.get("attempts")) for one in manifests]
+
+
+def _seconds(point: Settings) -> float:
+    """What the stages of a point took, all attempts together."""
+    manifests = (read_manifest(path.parent) or {} for path in point.folder.glob("*/manifest.json"))
+    return round(sum(one.get("seconds", 0.0) for one in manifests), 2)
+
+
+def _sampled(folder: Path, summary: Mapping[str, Any], settings: Settings) -> int:
+    """How many requests were sampled for the points: the rows of the caches they read, each of which was asked for
+    once, by whichever point came first.
+    """
+    caches = set()
+    for entry in summary["points"]:
+        asked = folder / entry["job"] / summary["stage"]
+        if read_manifest(asked):
+            caches |= {one["facts"].get("samples") for one in made_of(asked, settings).values()}
+    paths = (settings.run_folder / "cache" / name for name in caches if name)
+    return sum(path.read_bytes().count(b"\n") for path in paths if path.exists())
+
+
+def _told(summary: Mapping[str, Any]) -> list[str]:
+    """A sweep in a few lines."""
+    points = summary["points"]
+    done = [entry for entry in points if entry["status"] == "done"]
+    same = [entry for entry in done if entry["identical_to"]]
+    lines = [f"{entry['job']}: identical to {entry['identical_to']}" for entry in same]
+    lines.append(
+        f"{summary['sweep']}: {len(done)} of {len(points)} points done in {duration(summary['wall_seconds'])}"
+        + (f", {len(same)} of them identical to another" if same else "")
+        + (f"; {summary['sampled_requests']} requests sampled" if summary["sampled_requests"] else "")
+    )
+    if best := summary["recommended"]:
+        lines += [f"recommended: {best['job']}: {best['why']}", f"  {command(summary, best['overrides'])}"]
+    elif done:
+        lines.append("recommended: none, for nothing was measured on validation requests")
+    return lines
+
+
+def _key(override: str) -> str:
+    return override.split("=", 1)[0].lstrip("+")
+
+
+def _given(overrides: Sequence[str]) -> dict[str, str]:
+    return {_key(override): override.split("=", 1)[1] for override in overrides if "=" in override}
 
 
 def _short(keys: Sequence[str]) -> list[str]:

@@ -126,7 +126,7 @@ class House:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for source in (ROOT / "stages").glob("_*.py"):
+        for source in (ROOT / "stages").glob("_*.*"):  # templates too
             self.write(f"stages/{source.name}", source.read_text(encoding="utf-8"))
         for name in ("train.py", "stages/__init__.py", "data/transcript.py", "conf/config.yaml"):
             self.write(name, (ROOT / name).read_text(encoding="utf-8"))
