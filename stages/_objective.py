@@ -139,4 +139,4 @@ def _alike(best: Point, others: Sequence[Point], named: str) -> str:
     for point in others:
         other = validated(point["metrics"], f"{named}_ci")
         alike += point is not best and bool(other) and other[0] <= ends[1] and ends[0] <= other[1]
-    return f"; the intervals of {alike} other points overlap with its own" if alike else ""
+    return f"; its interval overlaps with those of {alike} others" if alike else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,3 +117,9 @@ class Settings:
         root = self.root.model_dump(mode="json", exclude={"sweep"})
         blocks = {name: block.model_dump(mode="json") for name, block in self.blocks.items()}
         return redacted({"stage": self.asked} | root | blocks)
+
+
+def last_steps(keys: Sequence[str]) -> list[str]:
+    """The last step of each key, or the whole key where two would be alike."""
+    last = [key.rsplit(".", 1)[-1] for key in keys]
+    return [step if last.count(step) == 1 else key for step, key in zip(last, keys, strict=True)]

@@ -29,7 +29,7 @@ from stages._manifest import read_manifest
 from stages._progress import duration
 from stages._refusals import compose, settings_of
 from stages._schema import CONF, ROOT
-from stages._settings import Settings
+from stages._settings import Settings, last_steps
 
 _OURS = ("sweep.", "launcher", "sweeper", "hydra.", "hydra/")  # how a sweep is run: no part of what its points are
 # Of the metrics of a stage, those that say how it was made and not what came out: they differ when it was interrupted.
@@ -58,7 +58,7 @@ class Sweep:
         # Two calls of a sweep at once, or one whose killed parent has left a process behind, share the points.
         with locked(folder / f".{job}.lock", "", wait=True):
             place = _put(folder, entry | {"status": "running"}, self.settings)
-            print(f"{sweep.name}: {job} ({place})", flush=True)
+            print(f"{sweep.name}: point {place}, {job}", flush=True)
             before = _attempts(own)
             try:
                 point = replace(settings_of(config, own.asked, typed), point=own.point)
@@ -101,7 +101,7 @@ def prepare(overrides: Sequence[str]) -> Sweep:
     """The sweep that these overrides ask for. Its first point is checked before anything runs."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    _check_extras(overrides)
+    check_extras(overrides)
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     keys = [override.key_or_group for override in parsed if override.is_sweep_override()]
     choices = [
@@ -117,20 +117,38 @@ def prepare(overrides: Sequence[str]) -> Sweep:
     first = settings_of(*compose([values[0] for values in choices if values]))
     sweep = first.root.sweep
     _objective.check(sweep)
-    name = sweep.name or (slug("_".join(_short(keys))) if keys else "single")
+    name = sweep.name or (slug("_".join(last_steps(keys))) if keys else "single")
     if len(name) > 100:
         raise UserError(
             f"sweep.name: give the sweep a name (sweep.name=…); one made of its keys would be too long: {name}"
         )
+    sampled = any(override.key_or_group in ("sweeper", "hydra/sweeper") for override in parsed)
+    if not sampled and not all(choices):
+        ranges = [text for values, text in zip(choices, overrides, strict=True) if not values]
+        raise UserError(
+            *(f"{text}: a range without steps has no points of its own; add sweeper=optuna" for text in ranges)
+        )
     directions = _objective.directions(sweep)
     root = first.root.model_copy(update={"sweep": sweep.model_copy(update={"name": name, "keys": keys})})
     settings = replace(first, root=root, overrides=tuple(overrides))
-    sampled = any(override.key_or_group in ("sweeper", "hydra/sweeper") for override in parsed)
     _begin(settings, [] if sampled else [list(point) for point in itertools.product(*choices)])
     # Launchers start other processes, which do not all get the path of this one.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     words = (f"sweep.keys=[{','.join(keys)}]", f"sweep.name={name}", f"sweep.directions=[{','.join(directions)}]")
     return Sweep(settings, words)
+
+
+def check_extras(overrides: Sequence[str]) -> None:
+    """UserError for a launcher or sweeper whose package is not there."""
+    from importlib.util import find_spec
+
+    for text in overrides:
+        group, _, choice = text.partition("=")
+        path = CONF / group / f"{choice}.yaml"
+        if group in ("launcher", "sweeper") and path.exists():
+            package, install = (line.removeprefix("# ") for line in path.read_text(encoding="utf-8").splitlines()[1:3])
+            if not (find_spec("hydra_plugins") and find_spec(f"hydra_plugins.{package.replace('-', '_')}")):
+                raise UserError(f"{text}: {package} is not installed: {install}")
 
 
 def point_name(keys: Sequence[str], overrides: Sequence[str]) -> str:
@@ -142,7 +160,7 @@ def point_name(keys: Sequence[str], overrides: Sequence[str]) -> str:
     given = _given(overrides)
     parts = [
         short + (given[key] if given[key].startswith("-") else f"_{slug(given[key])}")
-        for short, key in zip(_short(keys), keys, strict=True)
+        for short, key in zip(last_steps(keys), keys, strict=True)
     ]
     name = slug("_".join(parts) or "single")
     return name if len(name) <= 100 else f"{name[:91]}-{digest(name)[:8]}"
@@ -176,19 +194,6 @@ def _held(folder: Path) -> Any:
     return locked(folder / ".sweep.lock", "", wait=True)
 
 
-def _check_extras(overrides: Sequence[str]) -> None:
-    """UserError for a launcher or sweeper whose package is not there."""
-    from importlib.util import find_spec
-
-    for text in overrides:
-        group, _, choice = text.partition("=")
-        path = CONF / group / f"{choice}.yaml"
-        if group in ("launcher", "sweeper") and path.exists():
-            package, install = (line.removeprefix("# ") for line in path.read_text(encoding="utf-8").splitlines()[1:3])
-            if not (find_spec("hydra_plugins") and find_spec(f"hydra_plugins.{package.replace('-', '_')}")):
-                raise UserError(f"{text}: {package} is not installed: {install}")
-
-
 def _begin(settings: Settings, points: Sequence[Sequence[str]]) -> None:
     """Start sweep.json anew with these points, not yet run; what an earlier call made is seen when their turn comes."""
     sweep, folder = settings.root.sweep, _folder(settings)
@@ -208,7 +213,7 @@ def _begin(settings: Settings, points: Sequence[Sequence[str]]) -> None:
             "settings": [word for word in settings.overrides if _key(word) not in sweep.keys],
             "points": entries,
             "wall_seconds": spent,
-            "call": {"began": time.time(), "spent": spent},
+            "call": {"began": time.time(), "spent": spent, "listed": bool(entries)},
         }
         _write(folder, summary, settings)
 
@@ -228,20 +233,20 @@ def _entry(keys: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _put(folder: Path, entry: dict[str, Any], settings: Settings, worked: bool = False) -> str:
-    """Put a point's entry into sweep.json; returns its place among the points, as `3 of 12`."""
+    """Put a point's entry into sweep.json; returns its place among the points, as `3 of 12` where these are known."""
     with _held(folder):
         summary = read_json(folder / "sweep.json")
         jobs = [known["job"] for known in summary["points"]]
+        call = summary["call"]
         if entry["job"] in jobs:
             summary["points"][jobs.index(entry["job"])] = entry
         else:
             summary["points"].append(entry)
             jobs.append(entry["job"])
         if worked:
-            call = summary["call"]
             summary["wall_seconds"] = round(call["spent"] + time.time() - call["began"], 2)
         _write(folder, summary, settings)
-    return f"{jobs.index(entry['job']) + 1} of {len(jobs)}"
+    return f"{jobs.index(entry['job']) + 1}" + (f" of {len(jobs)}" if call["listed"] else "")
 
 
 def _write(folder: Path, summary: dict[str, Any], settings: Settings) -> None:
@@ -339,9 +344,3 @@ def _key(override: str) -> str:
 
 def _given(overrides: Sequence[str]) -> dict[str, str]:
     return {_key(override): override.split("=", 1)[1] for override in overrides if "=" in override}
-
-
-def _short(keys: Sequence[str]) -> list[str]:
-    """The last step of each key, or the whole key where two would be alike."""
-    last = [key.rsplit(".", 1)[-1] for key in keys]
-    return [step if last.count(step) == 1 else key for step, key in zip(last, keys, strict=True)]

@@ -82,9 +82,17 @@ class _Plane:
         place = f'cx="{self.x(x)}" cy="{self.y(y)}" r="{radius}"'
         self.parts.append(f'<circle class="{kind}" {place}{style}>{said}</circle>')
 
-    def label(self, x: float, y: float, text: str) -> None:
-        """A few words above and to the right of a place."""
-        self._words("value", self.x(x) + 9, self.y(y) - 9, text, "start")
+    def labels(self, texts: Mapping[tuple[float, float], str]) -> None:
+        """A few words beside each place: above to the right, or where they cover no other words or place."""
+        taken = [(self.x(x) - 7, self.y(y) - 7, self.x(x) + 7, self.y(y) + 7) for x, y in texts]
+        for (x, y), text in texts.items():
+            wide = 7.5 * len(text)
+            corners = [(self.x(x) + right, self.y(y) + down) for down in (-20, 8) for right in (9, -9 - wide)]
+            boxes = [(left, top, left + wide, top + 13) for left, top in corners]
+            free = [box for box in boxes if not any(_overlap(box, other) for other in taken)]
+            left, _, _, floor = box = (free or boxes)[0]
+            taken.append(box)
+            self._words("value", left, floor - 2, text, "start")
 
     def _words(self, kind: str, x: float, y: float, text: str, anchor: str) -> None:
         at = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
@@ -145,8 +153,7 @@ def trade_off(dots: Sequence[Dot], max_false: float, max_missed: float) -> str:
         if chosen:
             plane.dot("ring", false, missed, 11)
         plane.dot("dot", false, missed, 6, _hue((chosen or group)[0].hue), title)
-        # Above and to the right, where a point of the front has no neighbour on it.
-        plane.label(false, missed, ", ".join(str(dot.number) for dot in group))
+    plane.labels({place: ", ".join(str(dot.number) for dot in group) for place, group in same.items()})
     return plane.done()
 
 
@@ -174,10 +181,10 @@ def dose(key: str, values: Sequence[str], dots: Sequence[Dot]) -> str:
         for dot, value in zip(dots, values, strict=True):
             rate = getattr(dot, tone)
             plane.dot(f"faint {tone}", place[value], rate, 4, title=f"{dot.number} {dot.job}: {percent(rate)}")
-        if apart or len(dots) > len(known):
+        if apart:
             plane.line(f"mean {tone}", line)
             for x, y in line:
-                plane.dot(f"solid {tone}", x, y, 4.5, title=f"{key}={known[0]}: mean {percent(y)}" if not apart else "")
+                plane.dot(tone, x, y, 4.5, title=f"mean {percent(y)}")
     return plane.done()
 
 
@@ -207,6 +214,11 @@ def order(value: str) -> tuple[int, float, str]:
 def hues(jobs: Sequence[str]) -> Mapping[str, int]:
     """A colour for each point, as far apart as there are points."""
     return {job: round(20 + 360 * place / len(jobs)) % 360 for place, job in enumerate(jobs)}
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two boxes (left, top, right, bottom) share a place."""
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _number(value: Any) -> float | None:

@@ -10,7 +10,7 @@ from stages import _objective, _report
 from stages._files import read_jsonl
 from stages._objective import BALANCED, FALSE, MISSED, validated
 from stages._progress import duration
-from stages._settings import SweepConfig
+from stages._settings import SweepConfig, last_steps
 from stages._sweep_charts import Curve, Dot, curves, dose, hues, trade_off
 
 Fields = Mapping[str, Any]
@@ -47,6 +47,7 @@ def page(folder: Path, summary: Fields, sweep: SweepConfig, command: str | None,
         summary=summary,
         rows=rows,
         keys=summary["keys"],
+        short=last_steps(summary["keys"]),
         best=next((row for row in rows if row["chosen"]), None),
         why=best["why"] if best else None,
         command=command,

@@ -130,7 +130,8 @@ class House:
             self.write(f"stages/{source.name}", source.read_text(encoding="utf-8"))
         for name in ("train.py", "stages/__init__.py", "data/transcript.py", "conf/config.yaml"):
             self.write(name, (ROOT / name).read_text(encoding="utf-8"))
-        shutil.copytree(ROOT / "conf" / "tracking", folder / "conf" / "tracking")
+        for group in ("tracking", "launcher", "sweeper"):
+            shutil.copytree(ROOT / "conf" / group, folder / "conf" / group)
         for name, text in FILES.items():
             self.write(name, text)
         config = folder / "conf" / "config.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from stages._help import descriptions
 from stages._refusals import compose, settings_of
 from stages._schema import CONF, GROUPS, block_class, model_in, publish, stage_names, stages_within
 from stages._settings import RootConfig, Settings
+from tests.toys import needs_extra
 
 YAMLS = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
 STAGES = [pytest.param(name, id=name) for name in stage_names()]
@@ -40,12 +42,25 @@ def test_there_are_configurations_of_every_kind():
 def test_every_yaml_composes_and_validates(path, tmp_path):
     group, name = path.parent.as_posix(), path.stem
     overrides = [] if group == "." else [f"{group}=[{name}]" if group == "tracking" else f"{group}={name}"]
+    needs_extra(overrides)
     if group == "pretraining":  # comes with its model
         overrides = ["stage=pretrain", f"model={name}"]
     if group in ("data", "experiment"):  # most formats read a file
         (tmp_path / "rows.jsonl").write_text("")
         overrides.append(f"data.train={tmp_path}/rows.jsonl")
     assert isinstance(composed(*overrides), Settings)
+
+
+@pytest.mark.parametrize("path", [path for path in YAMLS if path.parts[0] in ("launcher", "sweeper")], ids=str)
+def test_what_a_launcher_or_sweeper_needs_is_required_and_pinned_where_its_yaml_says(path):
+    package, install = ((CONF / path).read_text().splitlines()[line].removeprefix("# ") for line in (1, 2))
+    words = install.split()
+    assert [*words[:3], words[4]] == ["pip", "install", "-r", "-c"]
+    required, pinned = ((CONF.parent / words[place]).read_text().splitlines() for place in (3, 5))
+    assert package in required
+    pins = {line.split("==")[0].lower().replace("_", "-") for line in pinned if "==" in line}
+    wanted = {re.split("[<>=]", line)[0] for line in required if line and not line.startswith("#")}
+    assert wanted <= pins
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=str)

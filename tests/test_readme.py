@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from data import formats
+from tests.toys import needs_extra
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,8 +32,9 @@ def test_a_command_of_the_readme_composes(command: str, tmp_path: Path) -> None:
     words = shlex.split(command)[2:]
     for file in re.findall(r"[\w-]+\.jsonl", command):  # a file of the reader's own
         (tmp_path / file).write_text('{"user_content": "a", "tool_name": "b", "tool_arguments": "{}"}\n' * 4)
+    needs_extra(words)
     if "-m" in words:  # a sweep has several configurations; the first stands for them
-        words = [word.split(",")[0] for word in words if word != "-m"]
+        words = [re.sub(r"=interval\((.*)\)", r"=\1", word).split(",")[0] for word in words if word != "-m"]
     done = subprocess.run(
         [sys.executable, ROOT / "train.py", *words, "--cfg", "job"],
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,

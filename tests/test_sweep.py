@@ -15,6 +15,7 @@ from stages import _objective, _sweep_charts
 from stages._settings import SweepConfig
 from tests.house import House
 from tests.test_report import Page
+from tests.toys import needs_extra
 
 # Learns from what pour made, of which it reads the cups and not what they cost: that is what every reward changes.
 TASTE = '''
@@ -227,6 +228,77 @@ def test_what_sweeps_cannot_do_is_refused_in_a_line(tasting: House) -> None:
     ):
         done = tasting("-m", "stage=taste", *words)
         assert (done.returncode, done.stderr) == (2, f"{line}\n")
+
+
+def test_two_points_at_once_come_out_as_one_after_the_other(tasting: House) -> None:
+    needs_extra(["launcher=joblib"])
+    words = ("-m", "stage=taste", "run=r", "pour.cups=1,2,3", "reward.needless_call=-1,-2", "taste.nap=0.05")
+    one = tasting(*words, "sweep.name=one")
+    (tasting.folder / "runs/r/sweeps/one").rename(tasting.folder / "one")  # nothing is to be taken over from there
+    two = tasting(*words, "sweep.name=two", "launcher=joblib")
+    assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
+    serial = json.loads((tasting.folder / "one/sweep.json").read_text())
+    parallel = sweep(tasting, "two")
+    for first, second in zip(serial["points"], parallel["points"], strict=True):
+        assert (first["job"], first["status"], first["metrics"]) == (second["job"], "done", second["metrics"])
+    assert serial["recommended"] == parallel["recommended"]
+    assert len(lines(tasting.folder / "runs/r/ended")) == 6, "of two that are alike, one waits for the other"
+
+
+def test_what_a_launcher_leaves_behind_when_it_is_killed_is_waited_for(tasting: House) -> None:
+    needs_extra(["launcher=joblib"])
+    words = ("-m", "stage=taste", "run=r", "pour.cups=1,2,3", "taste.nap=0.3", "launcher=joblib")
+    running = tasting.start(*words)
+    deadline = time.monotonic() + 30
+    while not lines(tasting.folder / "runs/r/begun") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.kill()
+    running.communicate()
+    assert tasting(*words).returncode == 0
+    ended = lines(tasting.folder / "runs/r/ended")
+    assert len(ended) == len(set(ended)) == 3
+
+
+def test_submitit_runs_the_points_in_processes_of_its_own(tasting: House) -> None:
+    needs_extra(["launcher=submitit_local"])
+    done = tasting("-m", "stage=taste", "run=r", "pour.cups=2,13", "launcher=submitit_local")
+    assert done.returncode == 1
+    assert {point["job"]: point["status"] for point in sweep(tasting, "cups")["points"]} == {
+        "cups_2": "done",
+        "cups_13": "failed",
+    }
+    assert done.stderr.splitlines()[-1] == "cups_13: failed: ValueError: no luck with 13"
+
+
+def test_a_search_by_optuna_goes_on_where_it_was(tasting: House) -> None:
+    needs_extra(["sweeper=optuna"])
+    words = ("-m", "stage=taste", "run=r", "sweeper=optuna", "pour.cups=range(1,13)", "taste.nap=0.05")
+    running = tasting.start(*words, "hydra.sweeper.n_trials=6")
+    deadline = time.monotonic() + 30
+    while len(lines(tasting.folder / "runs/r/ended")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.kill()
+    running.communicate()
+    assert tasting(*words, "hydra.sweeper.n_trials=6").returncode == 1, "13 is among the points"
+    broken = timeless(sweep(tasting, "cups"))
+    ended = lines(tasting.folder / "runs/r/ended")
+    assert len(ended) == len(set(ended))
+    (tasting.folder / "runs/r/sweeps/cups").rename(tasting.folder / "cups")
+    tasting(*words, "hydra.sweeper.n_trials=6")
+    assert timeless(sweep(tasting, "cups")) == broken
+    objectives = [point["objective"] for point in broken["points"] if point["status"] == "done"]
+    assert all(len(both) == 2 for both in objectives)
+
+
+def test_a_launcher_that_is_not_installed_is_told_with_what_installs_it(tasting: House) -> None:
+    yaml = tasting.folder / "conf/launcher/joblib.yaml"
+    yaml.write_text(yaml.read_text().replace("# hydra-joblib-launcher", "# hydra-no-such-launcher"))
+    done = tasting("-m", "stage=taste", "run=r", "pour.cups=1,2", "launcher=joblib")
+    install = "pip install -r requirements-sweep.txt -c constraints-sweep.txt"
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"launcher=joblib: hydra-no-such-launcher is not installed: {install}\n",
+    )
 
 
 def metrics(false: float, missed: float, **more: float) -> dict[str, Any]:

@@ -201,6 +201,19 @@ def toy_rows(count: int = 48) -> list[dict[str, Any]]:
     return rows
 
 
+def needs_extra(overrides: list[str]) -> None:
+    """Skip a test whose overrides choose a launcher or sweeper that is not installed."""
+    import pytest
+
+    from stages._errors import UserError
+    from stages._sweep import check_extras
+
+    try:
+        check_extras(overrides)
+    except UserError as error:
+        pytest.skip(str(error))
+
+
 @contextlib.contextmanager
 def interrupted(place: str, step: int, signum: int = signal.SIGINT) -> Iterator[None]:
     """Within, a signal comes when the stage whose folder ends in `place` logs this step; Interrupted has to follow."""
