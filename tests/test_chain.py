@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from stages._files import digest
-from tests.toys import ROOT, toy_checkpoint
+from tests.toys import ROOT, needs_extra, toy_checkpoint
 
 pytestmark = pytest.mark.slow
 SHORT = ("sft.max_steps=2", "sft.batch_size=4", "pairs.samples=2", "dpo.max_steps=2", "evaluate.max_new_tokens=16")
@@ -76,19 +76,41 @@ def test_the_pipeline_runs_through_and_a_second_call_costs_seconds(chain):
     assert second.stdout.splitlines()[-8:] == first.stdout.splitlines()[-8:], "it shows the same table"
 
 
-def test_a_sweep_samples_once_and_trains_each_point(chain):
+def test_a_sweep_samples_once_and_trains_each_set_of_pairs_once(chain):
     chain("stage=pipeline", "run=p", *SHORT)
     short = [word for word in SHORT if not word.startswith("sft")]
-    chain("-m", "stage=dpo", "run=p", "reward.needless_call=-1,-2", *short)
-    points = chain.json("p/sweeps/needless_call/sweep.json")["points"]
+    done = chain("-m", "stage=dpo", "run=p", "reward.needless_call=-1,-2", *short)
+    summary = chain.json("p/sweeps/needless_call/sweep.json")
+    points = summary["points"]
     assert [(point["job"], point["status"]) for point in points] == [
         ("needless_call-1", "done"),
         ("needless_call-2", "done"),
     ]
+    assert summary["sampled_requests"] == chain.json("p/pairs/metrics.json")["prompts"]
     for point in points:
         manifest = chain.json(f"p/sweeps/needless_call/{point['job']}/dpo/manifest.json")
         assert manifest["parents"]["sft"]["digest"] == chain.json("p/sft/manifest.json")["digest"]
+        assert manifest["parents"]["pairs"]["path"] == f"sweeps/needless_call/{point['job']}/pairs"
         assert manifest["reward"]["needless_call"] == float(point["overrides"][0].split("=")[1])
+    # The rows of this data all need a call: what a needless one costs changes no pair, the run's own were the same.
+    assert [point["identical_to"] for point in points] == ["dpo", "dpo"]
+    assert chain.adapter("p/sweeps/needless_call/needless_call-2", "dpo") == chain.adapter("p", "dpo")
+    assert "recommended: " in done.stdout
+
+
+def test_two_points_at_once_end_in_the_same_bytes_as_one_after_the_other(chain):
+    needs_extra(["launcher=joblib"])
+    chain("stage=pipeline", "run=p", *SHORT)
+    short = [word for word in SHORT if not word.startswith("sft")]
+    words = ("-m", "stage=dpo", "run=p", "dpo.beta=0.2,0.3", "threads=1", *short)
+    chain(*words, "sweep.name=one")
+    (chain.folder / "runs/p/sweeps/one").rename(chain.folder / "one")  # nothing is to be taken over from there
+    chain(*words, "sweep.name=two", "launcher=joblib")
+    serial = json.loads((chain.folder / "one/sweep.json").read_text())
+    for first, second in zip(serial["points"], chain.json("p/sweeps/two/sweep.json")["points"], strict=True):
+        assert (first["job"], first["metrics"]) == (second["job"], second["metrics"])
+        adapter = chain.folder / f"one/{first['job']}/dpo/adapter/adapter_model.safetensors"
+        assert digest(adapter) == chain.adapter(f"p/sweeps/two/{first['job']}", "dpo")
 
 
 def test_an_interrupted_training_ends_in_the_same_bytes(chain):
