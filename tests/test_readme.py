@@ -34,7 +34,7 @@ def test_a_command_of_the_readme_composes(command: str, tmp_path: Path) -> None:
         (tmp_path / file).write_text('{"user_content": "a", "tool_name": "b", "tool_arguments": "{}"}\n' * 4)
     needs_extra(words)
     if "-m" in words:  # a sweep has several configurations; the first stands for them
-        words = [re.sub(r"=interval\((.*)\)", r"=\1", word).split(",")[0] for word in words if word != "-m"]
+        words = [re.sub(r"=(?:interval\(([^,]*).*|([^[,]*),.*)", r"=\1\2", word) for word in words if word != "-m"]
     done = subprocess.run(
         [sys.executable, ROOT / "train.py", *words, "--cfg", "job"],
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
