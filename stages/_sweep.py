@@ -267,14 +267,14 @@ def _write(folder: Path, summary: dict[str, Any], settings: Settings) -> None:
 def _results(point: Settings) -> dict[str, Any]:
     """Metrics of a done point, and which other point it is identical to.
 
-    Metrics are those of the stage that was asked for and, where it measures nothing on validation requests, what the
-    last stage before it did that measures something.
+    Metrics are those of the stage that was asked for and, where it measures nothing on validation requests, of the last
+    stage of the point itself that does; what all points share tells none from another.
     """
     folder = point.folder / point.asked
     metrics = read_json(folder / "metrics.json") or {}
     trained = folder
     if not _validation(metrics):
-        for place in reversed(made_of(folder, point)):
+        for place in reversed([each for each in made_of(folder, point) if each.startswith(f"{point.point}/")]):
             if found := _validation(read_json(point.run_folder / place / "metrics.json") or {}):
                 metrics, trained = metrics | found, point.run_folder / place
                 break
@@ -331,11 +331,20 @@ def _told(summary: Mapping[str, Any]) -> list[str]:
         + (f", {len(same)} of them identical to another" if same else "")
         + (f"; {summary['sampled_requests']} requests sampled" if summary["sampled_requests"] else "")
     )
+    if len(same) >= len(done) - 1 > 0 and summary["stage"] == "dpo" and all(map(_of_table, summary["keys"])):
+        lines.append(
+            "these tables put the same answers before the same others, which is all that the loss reads; with"
+            " dpo.loss=[reward_aware] the points count too"
+        )
     if best := summary["recommended"]:
         lines += [f"recommended: {best['job']}: {best['why']}", f"  {command(summary, best['overrides'])}"]
     elif done:
         lines.append("recommended: none, for nothing was measured on validation requests")
     return lines
+
+
+def _of_table(key: str) -> bool:
+    return key.split(".")[0] == "reward"
 
 
 def _key(override: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from stages import _objective, _sweep_charts, _twins
+from stages import _objective, _sweep, _sweep_charts, _twins
 from stages._files import digest, write_jsonl
 from stages._settings import SweepConfig
 from tests.house import House
@@ -372,6 +372,20 @@ def test_a_point_within_both_bounds_is_recommended_before_a_better_one_that_is_n
         best = _objective.recommend(losses, config)
         assert best
         assert (best["job"], best["why"]) == ("0.3", "smallest validation loss, 0.3, of 3 points")
+
+
+def test_tables_that_order_all_answers_alike_are_told_of() -> None:
+    points = [entry(name, {}) | {"identical_to": same} for name, same in (("a", None), ("b", "a"), ("c", "a"))]
+    summary = {
+        "sweep": "s", "stage": "dpo", "keys": ["reward.needless_call"], "points": points, "wall_seconds": 1.0,
+        "sampled_requests": 0, "recommended": None,
+    }  # fmt: skip
+    hint = "these tables put the same answers before the same others"
+    assert any(line.startswith(hint) for line in _sweep._told(summary))
+    points[1]["identical_to"] = None
+    assert not any(line.startswith(hint) for line in _sweep._told(summary))
+    points[1]["identical_to"] = "a"
+    assert not any(line.startswith(hint) for line in _sweep._told(summary | {"keys": ["dpo.beta"]}))
 
 
 def test_the_report_shows_points_front_settings_curves_and_what_differs(tasting: House) -> None:
