@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint types layout clean
+.PHONY: demo test bench lint types layout clean
 
 # The whole main job on the embedded model: SFT, pairs, DPO, merge, evaluation.
 demo: $(INSTALLED)
@@ -12,6 +12,10 @@ demo: $(INSTALLED)
 test: lint types layout
 	$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/test_layout.py
 	$(BIN)/pytest -n 2 --dist loadfile -m slow
+
+# Speed and memory beside the notebook recipe: about an hour. Parts by themselves: python -m benchmarks.speed --help
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.speed
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
