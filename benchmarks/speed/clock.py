@@ -25,10 +25,12 @@ class Reading:
 
     `tokens` are those of the rows without padding (a pair has its prompt twice), `labelled` those with a loss,
     `computed` those that went through the model with gradients. `reference_seconds` is what log-probabilities of a
-    reference cost that was asked before the first step, for these rows; `seconds` includes it.
+    reference cost that was asked before the first step, for these rows; `seconds` includes it, `cpu_seconds` (of all
+    threads) does not. Where they are fewer than the seconds times the threads, something else was running.
     """
 
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     rows: int = 0
     tokens: int = 0
     labelled: int = 0
@@ -48,6 +50,7 @@ class _Tape:
     """What was heard, up to now."""
 
     ends: list[float] = field(default_factory=list)  # of steps
+    worked: list[float] = field(default_factory=list)  # CPU time, up to each end
     computed: list[int] = field(default_factory=list)  # tokens with gradients, up to each end
     rows: list[tuple[int, int, int]] = field(default_factory=list)  # rows, tokens, labelled: of each micro-batch
     losses: list[float] = field(default_factory=list)
@@ -107,7 +110,8 @@ def _reading(tape: _Tape, warmup: int, accumulated: int) -> Reading:
             raise RuntimeError("a reference was asked before the first step, past the model that is listened to")
         reference = tape.without_seconds / tape.without * computed
     seconds = tape.ends[-1] - tape.ends[warmup - 1] + reference
-    return Reading(seconds, rows, tokens, labelled, computed, reference, tape.peak, tape.losses)
+    worked = tape.worked[-1] - tape.worked[warmup - 1]
+    return Reading(seconds, worked, rows, tokens, labelled, computed, reference, tape.peak, tape.losses)
 
 
 def _counts(rows: Sequence[dict[str, Any]]) -> tuple[int, int, int]:
@@ -174,6 +178,7 @@ def _callback(tape: _Tape, seen: Callable[[Any], None] | None) -> Any:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             synchronized()
             tape.ends.append(time.perf_counter())
+            tape.worked.append(time.process_time())
             tape.computed.append(tape.with_gradients)
             tape.peak = peak_bytes()
 

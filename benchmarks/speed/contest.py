@@ -40,7 +40,7 @@ def contest(
 
 
 def _short(fields: dict[str, Any]) -> str:
-    shown = ("rate", "seconds", "pad_efficiency")
+    shown = ("rate", "seconds", "cpu_seconds", "pad_efficiency", "peak_gib")
     return ", ".join(f"{key} {fields[key]:.4g}" for key in shown if key in fields)
 
 

@@ -55,7 +55,7 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 

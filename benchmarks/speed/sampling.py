@@ -25,13 +25,14 @@ def sample(work: Work, who: str, folder: Path) -> dict[str, Any]:
     settings = settings_of(work, folder, "pairs")
     answer = _ours(settings, folder) if who == "ours" else _plain(who, settings, folder)
     answer(asked[:1], 1, 2)  # warms up
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     tokens = answer(asked, work.samples, work.new_tokens)
     clock.synchronized()
-    seconds = time.perf_counter() - began
+    seconds, worked = time.perf_counter() - began, time.process_time() - worked
     prompts = _prompts(settings, asked)
     return {
         "seconds": seconds,
+        "cpu_seconds": worked,
         "rows": len(asked) * work.samples,
         "tokens": tokens,
         "prompt_tokens": sum(map(len, prompts)) / len(prompts),
