@@ -13,9 +13,11 @@ Written: benchmarks/results.json and benchmarks/results.md, with the machine and
 
 Rates count real tokens, without padding. `pad efficiency` is real tokens for each one that went through the model: 1 is
 no padding, and above 1 prompts of pairs are computed once for both answers. `labelled` is the share of tokens with a
-loss. Memory is the highest of the whole process, the libraries' half a gibibyte included. A reference that is asked
-before the first step is charged to the steps it is for. MFU is 4 x weights x real tokens (2 forward, 2 for gradients of
-activations; none for frozen weights) over the peak that --peak-tflops names.
+loss. A reference that is asked before the first step is charged to the steps it is for. "ours to notebook" says how
+many times faster; for memory and the sweep it is the share that ours takes. Memory is the highest of the whole process,
+the libraries' half a gibibyte included. results.json has more of each contender: CPU seconds (fewer than seconds times
+threads: something else was running) and, where --peak-tflops names the device's peak, MFU: 4 x weights x real tokens (2
+forward, 2 for gradients of activations; none for frozen weights) over that peak.
 """
 
 from __future__ import annotations

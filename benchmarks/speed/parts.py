@@ -54,15 +54,16 @@ def models(part: str, work: Work, chosen: argparse.Namespace, folder: Path) -> d
     log = folder / f"{part}.log"
     alone(log, workload.prepare, work, folder / part)
     function = sampling.sample if work.kind == "sampling" else _trained
-    flops = 4 * alone(log, weights, work, folder / part)
+    flops = 4 * alone(log, weights, work, folder / part) if chosen.peak_tflops else 0
 
     def measure(who: str, turn: int) -> dict[str, Any]:
         fields = alone(log, function, work, who, folder / part)
         counted = "rows" if work.kind == "dpo" else "tokens"
         fields["rate"] = fields[counted] / fields["seconds"]
         fields["peak_gib"] = fields["peak_bytes"] / 2**30
-        if chosen.peak_tflops and work.kind != "sampling":
-            fields["mfu"] = flops * fields["tokens"] / fields["seconds"] / (chosen.peak_tflops * 1e12)
+        if flops and work.kind != "sampling":
+            useful = min(fields["tokens"], fields["computed"])  # a prompt that both answers share is one
+            fields["mfu"] = flops * useful / fields["seconds"] / (chosen.peak_tflops * 1e12)
         return fields
 
     found, seconds = contest.contest(part, training.CONTENDERS, chosen.rounds, measure)
