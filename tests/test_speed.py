@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.speed import contest, parts, report, sampling, training, workload
+from benchmarks.speed import contest, growth, parts, report, sampling, training, workload
 from benchmarks.speed.workload import Work
 
 TOY = {"prompt_tokens": 150, "batch": 3, "vocabulary": 4096, "dtype": "float32", "same_rows": True}
@@ -124,3 +125,18 @@ def test_the_table_has_a_row_for_each_part() -> None:
 def test_a_part_that_is_not_there_is_told_with_those_that_are(part: str) -> None:
     with pytest.raises(SystemExit, match=f"{part}: no such part; there are startup, scoring, sft_tiny"):
         parts.measurement(part, argparse.Namespace())
+
+
+def test_the_two_works_of_an_axis_differ_in_what_grows_and_its_cost_is_measured(tmp_path: Path) -> None:
+    axes = growth.axes("toy")
+    for axis in axes:
+        small, large = (dataclasses.asdict(work) for work in (axis.small, axis.large))
+        (grown,) = (key for key in small if small[key] != large[key])
+        assert large[grown] == axis.times * small[grown]
+    for axis in axes:
+        if axis.what.startswith("tools on offer"):
+            (short, _), (long, _) = (axis.measure(work, tmp_path) for work in (axis.small, axis.large))
+            assert 0 < short < long
+    row = {"what": "rows", "times": 10, "seconds": [1.0, 10.0], "bytes": [2**30, 2**31]}
+    told = growth.table([row | {"time_exponent": 1.0, "memory_exponent": 0.301}])
+    assert told[-1] == "| rows | 10 | 1 to 10 | 1.00 | 1.00 to 2.00 | 0.30 |"
