@@ -34,7 +34,7 @@ def validate(raw: Mapping[str, Any], stage: str, overrides: tuple[str, ...] = ()
                 safe_name(what, "default" if name is None else name)
             except UserError as error:
                 lines += error.lines
-    lines += [
+    lines = lines or [  # a block that refuses an address with a password has said so, and better
         f"{path}: looks like a key or password; keys come from the environment and never stand in a configuration"
         for path in dict.fromkeys((*in_settings(tree), *(path for typed in overrides for path in _in_typed(typed))))
     ]
