@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from stages._tracked import flat
+from stages._tracked import check_installed, flat
 
 if TYPE_CHECKING:
     from stages._job import Job
@@ -22,8 +21,7 @@ class TensorBoardConfig(BaseModel):
 
     @model_validator(mode="after")
     def _can_be_used(self) -> TensorBoardConfig:
-        if importlib.util.find_spec("tensorboard") is None:
-            raise ValueError("tensorboard is not installed: pip install -r requirements.txt -c constraints.txt")
+        check_installed("tensorboard")
         return self
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,6 +70,12 @@ class Results:
     tables: dict[str, Table]
     picture: Image | None
     made: Artifact
+
+
+def check_installed(package: str) -> None:
+    """ValueError, for a configuration that asks for it, where a tracker's package is not there."""
+    if importlib.util.find_spec(package) is None:
+        raise ValueError(f"{package} is not installed: pip install -r requirements.txt -c constraints.txt")
 
 
 def place(settings: Settings, stage: str) -> Place:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import importlib.util
 import io
 import tempfile
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from stages._tracked import flat
+from stages._tracked import check_installed, flat
 
 if TYPE_CHECKING:
     from stages._job import Job
@@ -29,8 +28,7 @@ class TrackioConfig(BaseModel):
 
     @model_validator(mode="after")
     def _can_be_used(self) -> TrackioConfig:
-        if importlib.util.find_spec("trackio") is None:
-            raise ValueError("trackio is not installed: pip install -r requirements.txt -c constraints.txt")
+        check_installed("trackio")
         return self
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import netrc
 import os
 import shutil
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stages._tracked import check_installed
 
 if TYPE_CHECKING:
     from stages._job import Job
@@ -41,8 +42,7 @@ class WandbConfig(BaseModel):
 
     @model_validator(mode="after")
     def _can_be_used(self) -> WandbConfig:
-        if importlib.util.find_spec("wandb") is None:
-            raise ValueError("wandb is not installed: pip install -r requirements.txt -c constraints.txt")
+        check_installed("wandb")
         if mode(self) not in ("online", "offline", "disabled"):
             raise ValueError(f"WANDB_MODE is {os.environ['WANDB_MODE']!r}: use online, offline or disabled")
         if mode(self) == "online" and not _has_key():

@@ -30,7 +30,7 @@ class Size(NamedTuple):
     layers: int
     heads: int
     kv_heads: int
-    head_dim: int
+    head_width: int
     intermediate: int
 
 
@@ -213,23 +213,15 @@ def _pairs(settings: Settings, asked: list[Request]) -> list[dict[str, Any]]:
 def _save_model(work: Work, folder: Path) -> None:
     """Random weights, with the embedded model's tokenizer: its 4,096 tokens are the first of the vocabulary."""
     import torch
-    from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+    from transformers import AutoTokenizer
 
-    size = SIZES[work.size]
-    config = Qwen3Config(
-        vocab_size=work.vocabulary,
-        hidden_size=size.hidden,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        num_key_value_heads=size.kv_heads,
-        head_dim=size.head_dim,
-        intermediate_size=size.intermediate,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-    )
+    from stages import pretrain
+
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     torch.manual_seed(0)
-    model = Qwen3ForCausalLM(config).to(torch.bfloat16)
+    config = pretrain.Config(vocabulary=work.vocabulary, **SIZES[work.size]._asdict())
+    model = pretrain.build(config, tokenizer).to(torch.bfloat16)
+    model.config.max_position_embeddings = 8192
     for each in (model.config, model.generation_config):
         each.eos_token_id, each.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     model.save_pretrained(folder)
