@@ -12,6 +12,7 @@ from stages._objective import BALANCED, FALSE, MISSED, validated
 from stages._progress import duration
 from stages._settings import SweepConfig, last_steps
 from stages._sweep_charts import Curve, Dot, curves, dose, hues, trade_off
+from stages._tracked import flat
 
 Fields = Mapping[str, Any]
 _SHOWN = (
@@ -144,20 +145,15 @@ def _differences(run: Path, rows: Sequence[Fields]) -> dict[str, list[str]]:
     """The settings in which the configurations of the done points differ, with the value of each point."""
     import yaml
 
-    flat: list[dict[str, str]] = []
+    configs: list[dict[str, str]] = []
     for row in rows:
         path = run / row["trained"] / "config.yaml" if row.get("trained") else None
-        flat.append(dict(_flat(yaml.safe_load(path.read_text(encoding="utf-8")))) if path and path.exists() else {})
-    known = [config for config in flat if config]
+        there = yaml.safe_load(path.read_text(encoding="utf-8")) if path and path.exists() else {}
+        configs.append({field: "null" if value is None else str(value) for field, value in flat(there)})
+    known = [config for config in configs if config]
     fields = dict.fromkeys(field for config in known for field in config)
     return {
-        field: [config.get(field, "") for config in flat]
+        field: [config.get(field, "") for config in configs]
         for field in fields
         if len({config.get(field) for config in known}) > 1
     }
-
-
-def _flat(value: Any, path: str = "") -> list[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        return [one for key, inner in value.items() for one in _flat(inner, f"{path}.{key}" if path else str(key))]
-    return [(path, "null" if value is None else str(value))]

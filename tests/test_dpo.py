@@ -124,11 +124,7 @@ def trainer_of(folder: Path, loss: list[str], weights: list[float], share: bool,
     trainer = pair_trainer(**aware)(
         model=model, args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
     )
-    torch.manual_seed(2)
-    with torch.no_grad():
-        for one in model.parameters():
-            if one.requires_grad:
-                one.add_(0.05 * torch.randn_like(one))
+    toys.moved(model)
     assert not share or share_prompts(trainer.model) is None
     return trainer, trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
 
