@@ -51,7 +51,7 @@ _CONFIDENCE: dict[Reason, float] = {
     "declined": 0.99,
     "answered": 0.99,
     "missing_argument": 0.99,
-    "tool_fits": 0.98,
+    "tool_fits": 0.84,
     "no_tool_fits": 0.96,
     "unknown": 0.0,
 }

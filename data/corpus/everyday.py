@@ -178,8 +178,27 @@ def _vague(rng: random.Random, template: str, entry: Entry) -> str:
     return template.replace(f"{{{one.name}}}", rng.choice(_VAGUE).format(word))
 
 
+_TAIL = re.compile(
+    r"(?P<rest>[A-Z][^{}]*?(?:\{[^}]*\}[^{}]*?)??)"
+    r"(?P<tail>(?: (?:in|for|to|from|at|on|by|with|about|near|between|under|into|until|before|after) \{[^}]*\})+)"
+    r"(?P<end>[.?!]?)"
+)
+
+
+def _fronted(template: str) -> str:
+    """The wording with what it ends in at its beginning: "In {city}, what ...?"; as it is where it does not end so."""
+    found = _TAIL.fullmatch(template)
+    if found is None or found["rest"].rstrip()[-1] in ".,:;?!":
+        return template
+    rest, tail = found["rest"], found["tail"].strip()
+    rest = rest if rest.split()[0].rstrip("'dmvel") == "I" else rest[0].lower() + rest[1:]
+    return f"{tail[0].upper()}{tail[1:]}, {rest}{found['end']}"
+
+
 def _varied(rng: random.Random, template: str) -> str:
     """The wording with a word before or behind it, or with less care for capitals and stops."""
+    if rng.random() < 0.25:
+        template = _fronted(template)
     chance = rng.random()
     if chance < 0.08:
         first = template.split()[0]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .. import jsontext
 from ..transcript import Tool
-from ..world import knowledge
+from ..world import knowledge, phrases
 from . import catalogues, everyday
 from .catalogues import Ask
-from .lexicon import FIELDS, WORDS
+from .lexicon import FIELDS, VERBS, WORDS
 from .values import invented, value
 
 
@@ -117,8 +117,8 @@ _AROUND = (("", ""), ("=> ", ""), ("[", "]"), ("<<\n", "\n>>"), ("start\n", "\ne
 def dispatch(rng: random.Random) -> Document:
     """A catalogue and bare requests, each answered by the entry and its record in one object.
 
-    Where no entry serves, `none`; where a required field lacks, that field as a question. What fine-tuning then has to
-    teach is another way of writing, not another skill.
+    Where no entry serves, `none`; where a required field lacks, that field as a question; both in whole sentences where
+    no other form was asked for. What fine-tuning then has to teach is another way of writing, not another skill.
     """
     source = _source(rng)
     entries, absent = source.draw_catalogue(rng, rng.choice((1, 2, 3, 3, 4, 4, 5, 6, 7)))
@@ -132,20 +132,21 @@ def dispatch(rng: random.Random) -> Document:
 
     turns: list[Turn] = []
     for _ in range(rng.randint(4, 10)):
-        if rng.random() < 0.12:
-            turns.append(_aside(rng, source.ask_for(rng, rng.choice(entries), entries)))
+        if rng.random() < 0.18:
+            turns.append(_aside(rng, entries, source.ask_for(rng, rng.choice(entries), entries)))
             continue
         kind = rng.random()
         if kind < 0.22:
             ask = source.ask_for(rng, rng.choice(absent), [*entries, *absent])
-            turns += [Turn("dispatch_none", ask.text, "none")] if ask else []
+            turns += [Turn("dispatch_none", ask.text, "none" if stated else "I have nothing for that.")] if ask else []
             continue
         entry = rng.choice(entries)
         ask = source.ask_for(rng, entry, entries, lacking=kind < 0.38)
         if ask is None:
             continue
         if lacking := _lacking(entry, ask):
-            turns.append(Turn("dispatch_missing", ask.text, f"{lacking[0].replace('_', ' ')}?"))
+            name = lacking[0].replace("_", " ")
+            turns.append(Turn("dispatch_missing", ask.text, f"{name}?" if stated else f"Which {name}?"))
             continue
         answer = shown(entry.tool.name, ask.values)
         if len(ask.values) == 1 and rng.random() < 0.25:
@@ -161,6 +162,8 @@ def dispatch(rng: random.Random) -> Document:
         second = source.ask_for(rng, other, entries) if kind > 0.85 else None
         if second is None:
             turns.append(Turn("dispatch", ask.text, answer))
+            if not stated and rng.random() < 0.3:
+                turns += _told(rng)
         else:
             both = f"{answer}\n{shown(other.tool.name, second.values)}"
             turns.append(Turn("dispatch_two", _joined(rng, ask, second), both))
@@ -172,9 +175,43 @@ def dispatch(rng: random.Random) -> Document:
     return Document("dispatch", tuple(turns), tuple(entry.tool for entry in entries))
 
 
-def _aside(rng: random.Random, ask: Ask | None) -> Turn:
+def _told(rng: random.Random) -> list[Turn]:
+    """A record of what something came to, told in a sentence, and sometimes said again when that is asked for."""
+    names = rng.sample([name for name, (kind, _) in FIELDS.items() if kind not in ("words", "sum")], rng.randint(1, 3))
+    found = {name: value(rng, FIELDS[name][0]) for name in names}
+    name = rng.choice(names)
+    shown, noun = _shown(found[name]), name.replace("_", " ")
+    first = Turn("tell", f"{_record(found)}\n{name}, in words?", f"The {noun} is {shown}.")
+    if rng.random() < 0.6:
+        return [first]
+    return [first, Turn("repeat", rng.choice(phrases.REPEATS), first.answer)]
+
+
+def _known(rng: random.Random) -> Turn:
+    """A question whose answer was told just before it."""
+    noun, about = rng.choice(list(FIELDS)).replace("_", " "), invented(rng).capitalize()
+    told = f"The {noun} of {about} is {_shown(value(rng, FIELDS[noun.replace(' ', '_')][0]))}."
+    asked = rng.choice(("What is the {} of {}?", "Please find the {} of {}.", "I need the {} of {}.", "The {} of {}?"))
+    return Turn("known", rng.choice(phrases.TOLD).format(reply=told, request=asked.format(noun, about)), told)
+
+
+def _not_wanted(rng: random.Random, entries: Sequence[Any]) -> Turn:
+    """A deed that is named and not wanted: a word is to be said instead."""
+    said = [entry.tool.description.rstrip(".") for entry in entries]
+    said = [one[0].lower() + one[1:] for one in said]
+    deed = rng.choice([one for one in said if one.split()[0] in _VERBS] or ["do this"])
+    word = rng.choice((invented(rng), rng.choice(WORDS)))
+    return Turn("not_wanted", rng.choice(phrases.DECLINES).format(deed=deed, word=word), f"{word.capitalize()}.")
+
+
+# What a description can begin with that names a deed: "Set an alarm", not "Sets an alarm" or "The alarm".
+_VERBS = {word for _, verbs in VERBS.values() for phrase in verbs for word in phrase.split()[:1]}
+_VERBS -= {"I", "are", "do", "is", "how", "new", "status", "what", "where", "which"}
+
+
+def _aside(rng: random.Random, entries: Sequence[Any], ask: Ask | None) -> Turn:
     """Something said in between that has nothing to do with the catalogue, or takes a request back."""
-    kind = rng.randrange(5)
+    kind = rng.randrange(8)
     if kind == 0:
         expression, result = knowledge.draw_sum(rng)
         return Turn("sum", rng.choice(knowledge.SUM_TRAIN).format(expression), str(result))
@@ -182,6 +219,10 @@ def _aside(rng: random.Random, ask: Ask | None) -> Turn:
         return Turn("fact", *knowledge.draw_fact(rng, test=False, anything=True))
     if kind == 2:
         return Turn("talk", *knowledge.draw_small_talk(rng, test=False))
+    if kind == 5:
+        return _known(rng)
+    if kind >= 6:
+        return _not_wanted(rng, entries)
     word = rng.choice((invented(rng), rng.choice(WORDS)))
     said = f"{word.capitalize()}."
     if kind == 3 or ask is None:
@@ -215,6 +256,7 @@ _AGAIN = (
     "Same question, {}.",
     "Try {} now.",
     "Sorry, {} is what I need.",
+    *phrases.AGAIN,
 )
 _LINKS = (
     " and ", ", and ", ". Also, ", " and then ", ", then ", "; ", ". After that, ", ". And ", " plus ", ". Next, ",
@@ -231,6 +273,9 @@ def _joined(rng: random.Random, first: Ask, second: Ask) -> str:
         start = start.rstrip(".!?")
     word = end.split()[0]
     value_first = any(_shown(one).startswith(word.strip(",:'\"")) for one in second.values.values())
+    if rng.random() < 0.3:  # the first one with its own stop, or none
+        stays = value_first or not word.isalpha() or word == "I"
+        return first.text + rng.choice(phrases.JOINS).format(end if stays else end[0].lower() + end[1:])
     if rng.random() < 0.4 or value_first or not word.isalpha() or word == "I":
         return start + rng.choice(_STARTS) + end
     return start + rng.choice(_LINKS) + end[0].lower() + end[1:]

@@ -13,7 +13,7 @@ from typing import Any
 from .. import jsontext
 from ..corpus.values import altered
 from ..transcript import AcceptedCall, Expected, Message, ToolCall, Transcript
-from . import knowledge
+from . import knowledge, phrases
 from .catalogue import BY_NAME, CATALOGUE, WorldTool
 from .values import POOLS
 
@@ -28,8 +28,8 @@ _MADE_UP = 0.4  # share of the values of training that are made up
 _TELLS = ("get_", "find_", "search_", "define_", "track_", "list_")  # tools whose result is knowledge, not a deed
 
 # Wordings of training and of the test set.
-JOINS = ((" Also, {}", " And {}", " Then {}"), (" On top of that, {}", " Besides, {}"))
-AGAIN = (("And for {}?", "Now the same for {}.", "And {}?"), ("What about {}?", "Do that for {} too."))
+JOINS = ((" Also, {}", " And {}", " Then {}", *phrases.JOINS), (" On top of that, {}", " Besides, {}"))
+AGAIN = (("And for {}?", "Now the same for {}.", "And {}?", *phrases.AGAIN), ("What about {}?", "Do that for {} too."))
 REFUSALS = ("I have no tool for that.", "Sorry, I have no tool that can do this.", "None of my tools can do that.")
 REPEATS = (
     (
@@ -37,6 +37,7 @@ REPEATS = (
         "Can you say that again?",
         "Please repeat that.",
         "I did not catch that, what did you say?",
+        *phrases.REPEATS,
     ),
     ("Could you tell me that once more?", "Say it one more time.", "I missed it, once more please."),
 )
@@ -45,6 +46,7 @@ TOLD = (
         "I was just told: {reply} {request}",
         "{reply} That is what I read. {request}",
         "You should know: {reply} {request}",
+        *phrases.TOLD,
     ),
     ("A friend says: {reply} Now: {request}", "According to my colleague: {reply} {request}"),
 )
@@ -54,6 +56,7 @@ DECLINES = (
         "No need to {deed}, only say {word}.",
         "Please do not {deed}. Simply say {word}.",
         "Just say {word}, do not {deed}.",
+        *phrases.DECLINES,
     ),
     (
         "I do not want you to {deed}, only say {word}.",

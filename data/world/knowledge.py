@@ -7,7 +7,9 @@ nobody could know them), where only the training wordings are used.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from . import phrases
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,12 @@ RELATIONS: dict[str, Relation] = {
     ),
 }
 
-SUM_TRAIN = ("What is {}?", "{}", "{} = ?", "How much is {}?", "Tell me {}.", "Calculate {}.", "What does {} make?")
+RELATIONS = {name: replace(one, train=one.train + phrases.FACTS[name]) for name, one in RELATIONS.items()}
+
+SUM_TRAIN = (
+    *("What is {}?", "{}", "{} = ?", "How much is {}?", "Tell me {}.", "Calculate {}.", "What does {} make?"),
+    *phrases.SUMS,
+)
 SUM_TEST = ("Can you tell me what {} is?", "What do I get for {}?", "Work out {} for me.")
 
 # (said by the user, answered by the assistant)
@@ -176,6 +183,9 @@ SMALL_TALK: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] 
         ("I am feeling great right now.", "It was a hard day for me.", "You are very kind!"),
         ("I am glad you told me. How can I help?", "Thank you for telling me.", "I am here if you need me."),
     ),
+}
+SMALL_TALK = {
+    name: (train + phrases.SMALL_TALK[name], test, answers) for name, (train, test, answers) in SMALL_TALK.items()
 }
 
 
