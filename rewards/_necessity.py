@@ -51,7 +51,7 @@ _CONFIDENCE: dict[Reason, float] = {
     "declined": 0.99,
     "answered": 0.99,
     "missing_argument": 0.99,
-    "tool_fits": 0.84,
+    "tool_fits": 0.96,
     "no_tool_fits": 0.96,
     "unknown": 0.0,
 }
@@ -89,7 +89,7 @@ def necessity(request: Request) -> Necessity:
         return _because("small_talk", "answer")
     if is_trivial_sum(text):
         return _because("trivial_sum", "answer")
-    if is_repeat(text, before):
+    if is_repeat(text, before) and not continued(text, before):
         return _because("answered", "answer")
     if is_declined(text, request.tools):
         return _because("declined", "answer")
@@ -124,10 +124,11 @@ _SUM = re.compile(
     re.IGNORECASE,
 )
 _ABOUT_SUMS = (
-    "a add adds all an and answer answers are be calculate can come comes compute could difference do does equal"
-    " equals evaluate for get give gives have head hey hi how i in is it just know like make makes math maths me much"
-    " my of okay out please problem product question quick quickly quotient result s say simple solve sum sums tell"
-    " that that's the this to total up value want what what's whats will with work would you"
+    "a add adds all an and answer answers are asks be calculate can come comes compute could difference do does equal"
+    " equals evaluate find for forgot get give gives have head help here hey hi homework how i if in is it just know"
+    " let like make makes math maths me mind much my need number of okay one out please problem product question quick"
+    " quickly quotient remind result s say should simple so solve sum sums tell telling that that's the then this to"
+    " total up value want what what's whats will with work would you"
 )
 _SUM_WORDS = frozenset(_ABOUT_SUMS.split())
 
@@ -226,9 +227,14 @@ def has_result(messages: Sequence[Message]) -> bool:
 
 _TOLD = re.compile(
     r"\b(?:(?:was|were|been|am) (?:just )?(?:told|informed)|(?:is|was) what i (?:just )?(?:read|heard|saw|was told)"
-    r"|i (?:just |have |have just |already )?(?:read|heard|learned|learnt|checked|saw)\b"
-    r"|you should know|(?:already|now) know that|according to|(?:says|said|tells|told me|informed me)(?: that)?:|fyi"
-    r"|for your information)",
+    r"|i(?:'ve)? (?:just |have |have just |already )?(?:read|heard|learned|learnt|checked|saw|found out|looked it up)\b"
+    r"|you should know|(?:already|now) know th(?:at|is)|just so you know|knowing this|keep (?:this|that) in mind"
+    r"|with (?:this|that) in mind|according to|going by what|(?:says?|said|tells?|told me|informed me|report)(?: that"
+    r"| this| here)?:|(?:told me so|(?:phone|screen|paper|radio) says)\b|(?:on|in) the (?:radio|news|screen)|fyi"
+    r"|for your information|(?:please note|what i know|(?:remember|note) the following|first, some news|this answer):"
+    r"|(?:listen to|remember) this|(?:tell|telling) you\b|that much is certain|know that for sure|(?:believe|take it"
+    r" from) me|those are the facts|what i just said|(?:here's|here is) a fact|have it right here|given\b"
+    r"|did you get that)",
     re.IGNORECASE,
 )
 
@@ -261,8 +267,10 @@ def is_told(text: str, tools: Sequence[Tool]) -> bool | None:
 
 _NEGATED = re.compile(
     r"\b(?:(?:do not|don't|please not|must not|mustn't|should not|shouldn't|need not|needn't|never|no need to|not to"
-    r"|without|rather than|instead of)\b(?!\s+(?:know|forget|hesitate|worry|remember|understand|care|mind|have|let"
-    r"|think|like|see|feel|believe)\b)|(?:do not|don't) (?:want|like|need) you to)\s*(?P<deed>[^,.;:!?]*)",
+    r"|without|rather than|instead of|rather you didn't|not (?:going|asking you|necessary) to|no (?:need|reason) to"
+    r"|nobody asked you to|too late to|let's not)\b(?!\s+(?:know|forget|hesitate|worry|remember|understand|care|mind"
+    r"|have|let|think|like|see|feel|believe|bother|want|need|try)\b)|(?:do not|don't|no longer) (?:want|like|need|have"
+    r"|try)(?: you)? to|(?:do not|don't) bother to)\s*(?P<deed>[^,.;:!?]*)",
     re.IGNORECASE,
 )
 
@@ -283,8 +291,10 @@ def is_declined(text: str, tools: Sequence[Tool]) -> bool:
 
 
 _FOLLOW_UP = re.compile(
-    r"\s*(?:(?:and|what about|how about)\b[^.!?]*\?"
-    r"|(?:and |now |do )*(?:the same|same|that)\b.*\b(?:for|in|with|to)\b|again\b)",
+    r"\s*(?:(?:okay|good|thanks|please|next one)\W+)?(?:(?:and|what about|how about)\b[^.!?]*[?.]"
+    r"|(?:(?:and|now|then|can you|could you|please|would you) )*(?:do |repeat )?(?:the same|same|that|it)\b.*\b(?:for"
+    r"|in|with|to)\b|again\b|once more\b.*\bwith|make it\b|let's try\b|now \w|for .* (?:too|as well)\b"
+    r"|.*\bfor .* too\b)",
     re.IGNORECASE,
 )
 
