@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..transcript import Request, Transcript, requests_of
-from .kinds import KINDS, TEMPTING, Side
+
+if TYPE_CHECKING:
+    from .kinds import Side
 
 __all__ = ["World", "WorldConfig", "generate"]
 
@@ -67,6 +70,8 @@ class World:
 
 def generate(config: WorldConfig, seed: int) -> World:
     """Draw the world. Each part has its own random generator: changing the size of one leaves the others alone."""
+    from .kinds import Side  # with the catalogue and the corpus behind it: not for --help and errors to wait for
+
     train, held_out, unseen = Side(), Side(test=True), Side(test=True, unseen=True)
     return World(
         sft=_draw("sft", SFT, train, config.sft_rows, seed),
@@ -81,6 +86,8 @@ def generate(config: WorldConfig, seed: int) -> World:
 
 def _draw(name: str, shares: dict[str, float], side: Side, count: int, seed: int) -> list[Transcript]:
     """`count` transcripts in the given shares, in random order; the shares are met to the row."""
+    from .kinds import KINDS, TEMPTING
+
     if name == "sft" and (tempting := TEMPTING & shares.keys()):
         raise ValueError(f"fine-tuning rows must not hold tempting kinds: {sorted(tempting)}")
     rng = random.Random(f"world {name} {seed}")
