@@ -119,8 +119,8 @@ What it can do, measured on held-out documents of the corpus: greedy answers tha
 a request mentions as JSON, `record_at_once` without naming the entry first, `dispatch` both in one object, `missing`
 names required fields that a request lacks, `dispatch_again` asks the same for another value, `say` repeats a word,
 `say_instead` takes a request back, `not_wanted` names a deed that is not to be done, `known` asks what was told just
-before, `tell` puts a field of a record into a sentence and `repeat` says that again, `talk` replies to small talk (one of
-several fitting replies is drawn, so that no answer to it can be foreseen), `read` answers from a text. Requests in
+before, `tell` puts a field of a record into a sentence and `repeat` says that again, `talk` replies to small talk (one
+of several fitting replies is drawn, so that no answer to it can be foreseen), `read` answers from a text. Requests in
 everyday language are worded as in training, with other values. What it cannot do: call tools, hold a conversation, know
 other facts.
 """
