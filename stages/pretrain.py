@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data.corpus import Document, draw
 from stages._errors import UserError
 from stages._files import read_json, write_text
 from stages._model import ROOT, device
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
+    from data.corpus import Document
     from stages._job import Job
 
 PARENTS: tuple[str, ...] = ()
@@ -186,6 +186,7 @@ def signature(tool: Any) -> str:
 
 def corpus_texts(rng: random.Random, documents: int) -> Iterator[str]:
     """Text for the tokenizer: documents, and every word of the lexicon often enough to become one token."""
+    from data.corpus import draw
     from data.corpus.lexicon import vocabulary
 
     for _ in range(documents):
@@ -200,6 +201,8 @@ def corpus_texts(rng: random.Random, documents: int) -> Iterator[str]:
 
 def batches(writer: Writer, rng: random.Random, config: Config, seen: int) -> Iterator[list[Row]]:
     """Batches of rows of like length, without end. `seen` tokens have been trained on before."""
+    from data.corpus import draw
+
     while True:
         rows = []
         for _ in range(_POOL):
@@ -299,6 +302,8 @@ def probe(model: Qwen3ForCausalLM, body: Any, writer: Writer, documents: list[Do
 
 def held_out(seed: int, count: int) -> list[Document]:
     """Documents that training draws with another generator, and so with other catalogues and values."""
+    from data.corpus import draw
+
     rng = random.Random(f"probe {seed}")
     return [draw(rng) for _ in range(count)]
 
