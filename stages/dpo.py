@@ -66,6 +66,11 @@ class Config(PreferenceConfig):
         """The weight of each loss."""
         return self.loss_weights or [_NLL_WEIGHT if name == "sft" else 1.0 for name in self.loss]
 
+    @property
+    def step_factor(self) -> float:
+        """Times model.preference_learning_rate, where no learning_rate is set."""
+        return _NLL_STEP if "sft" in self.loss else 1.0
+
 
 def essence(settings: Settings, above: Mapping[str, Path], inputs: Mapping[str, Any]) -> Mapping[str, Any]:
     """The pairs as they are trained on, whose margins one loss alone reads."""
@@ -95,7 +100,7 @@ def _train(job: Job) -> dict[str, Any]:
         DPOConfig,
         job,
         config,
-        model_config.preference_learning_rate * (_NLL_STEP if "sft" in config.loss else 1.0),
+        model_config.preference_learning_rate * config.step_factor,
         rows_an_example=2,
         beta=config.beta,
         loss_type=losses,

@@ -186,7 +186,7 @@ def signature(tool: Any) -> str:
 
 def corpus_texts(rng: random.Random, documents: int) -> Iterator[str]:
     """Text for the tokenizer: documents, and every word of the lexicon often enough to become one token."""
-    from data.corpus import draw
+    from data.corpus import draw  # here and below, since every command reads this file for its settings
     from data.corpus.lexicon import vocabulary
 
     for _ in range(documents):

@@ -76,6 +76,7 @@ def test_every_loss_has_a_weight() -> None:
         dpo.Config(loss=["sigmoid"], loss_weights=[1.0, 0.2])
     assert dpo.Config(loss=["sigmoid"], loss_weights=[1.0]).weights == [1.0]
     assert dpo.Config(loss=["reward_aware", "sft"]).weights == [1.0, 3.0]
+    assert [dpo.Config(loss=names).step_factor for names in (["sigmoid", "sft"], ["sigmoid"])] == [3.0, 1.0]
 
 
 def test_the_losses_to_choose_from_are_those_of_the_installed_trl_and_ours() -> None:

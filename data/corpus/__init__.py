@@ -2,7 +2,7 @@
 
 What it teaches is what tool use stands on: reading a catalogue, choosing the entry that serves a request (or none),
 copying spans exactly, writing a record as JSON, single digits, plain facts. What it never shows is a call: no call tag
-outside rows of random tokens, and no answer that holds an entry's name together with its arguments.
+outside rows of random tokens, and no answer that any dialect reads as a call or as a try at one.
 """
 
 from .tasks import SHARES, Document, Turn, draw

@@ -189,8 +189,9 @@ def _told(rng: random.Random) -> list[Turn]:
 
 def _known(rng: random.Random) -> Turn:
     """A question whose answer was told just before it."""
-    noun, about = rng.choice(list(FIELDS)).replace("_", " "), invented(rng).capitalize()
-    told = f"The {noun} of {about} is {_shown(value(rng, FIELDS[noun.replace(' ', '_')][0]))}."
+    name, about = rng.choice(list(FIELDS)), invented(rng).capitalize()
+    noun = name.replace("_", " ")
+    told = f"The {noun} of {about} is {_shown(value(rng, FIELDS[name][0]))}."
     asked = rng.choice(("What is the {} of {}?", "Please find the {} of {}.", "I need the {} of {}.", "The {} of {}?"))
     return Turn("known", rng.choice(phrases.TOLD).format(reply=told, request=asked.format(noun, about)), told)
 
@@ -273,12 +274,13 @@ def _joined(rng: random.Random, first: Ask, second: Ask) -> str:
         start = start.rstrip(".!?")
     word = end.split()[0]
     value_first = any(_shown(one).startswith(word.strip(",:'\"")) for one in second.values.values())
+    stays = value_first or not word.isalpha() or word == "I"
+    lowered = end if stays else end[0].lower() + end[1:]
     if rng.random() < 0.3:  # the first one with its own stop, or none
-        stays = value_first or not word.isalpha() or word == "I"
-        return first.text + rng.choice(phrases.JOINS).format(end if stays else end[0].lower() + end[1:])
-    if rng.random() < 0.4 or value_first or not word.isalpha() or word == "I":
+        return first.text + rng.choice(phrases.JOINS).format(lowered)
+    if rng.random() < 0.4 or stays:
         return start + rng.choice(_STARTS) + end
-    return start + rng.choice(_LINKS) + end[0].lower() + end[1:]
+    return start + rng.choice(_LINKS) + lowered
 
 
 def _span(rng: random.Random) -> str:

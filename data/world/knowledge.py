@@ -7,7 +7,7 @@ nobody could know them), where only the training wordings are used.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from . import phrases
 
@@ -44,6 +44,7 @@ RELATIONS: dict[str, Relation] = {
             "Name the capital of {}.",
             "Tell me the capital of {}.",
             "{}: what is its capital?",
+            *phrases.FACTS["capital"],
         ),
         ("Which city is the capital of {}?", "Do you know the capital of {}?"),
     ),
@@ -59,6 +60,7 @@ RELATIONS: dict[str, Relation] = {
             "Name the opposite of {}.",
             "Give me the opposite of {}.",
             "What is {} the opposite of?",
+            *phrases.FACTS["opposite"],
         ),
         ("Which word is the opposite of {}?", "Do you know the opposite of {}?"),
     ),
@@ -68,7 +70,7 @@ RELATIONS: dict[str, Relation] = {
             "blue, milk: white, a banana: yellow, a tomato: red, a frog: green, chocolate: brown, the sea: blue, "
             "an elephant: gray, a flamingo: pink, gold: yellow, a crow: black, a ruby: red"
         ),
-        ("What color is {}?", "Name the color of {}.", "Tell me what color {} is."),
+        ("What color is {}?", "Name the color of {}.", "Tell me what color {} is.", *phrases.FACTS["color"]),
         ("Which color does {} have?", "Do you know the color of {}?"),
     ),
     "count": Relation(
@@ -80,7 +82,7 @@ RELATIONS: dict[str, Relation] = {
             "bird have: 2, cents are in a dollar: 100, years are in a century: 100, letters are in the alphabet: "
             "26, planets circle the sun: 8, arms does an octopus have: 8"
         ),
-        ("How many {}?", "Say how many {}.", "Please say how many {}."),
+        ("How many {}?", "Say how many {}.", "Please say how many {}.", *phrases.FACTS["count"]),
         ("Do you know how many {}?", "Tell me how many {}."),
     ),
     "sound": Relation(
@@ -89,7 +91,7 @@ RELATIONS: dict[str, Relation] = {
             "horse: neigh, a bee: buzz, a wolf: howl, a snake: hiss, a frog: croak, an owl: hoot, a mouse: "
             "squeak, a rooster: crow"
         ),
-        ("What sound does {} make?", "Name the sound {} makes.", "Tell me the sound of {}."),
+        ("What sound does {} make?", "Name the sound {} makes.", "Tell me the sound of {}.", *phrases.FACTS["sound"]),
         ("Which sound comes from {}?", "Do you know the sound {} makes?"),
     ),
     "continent": Relation(
@@ -99,12 +101,15 @@ RELATIONS: dict[str, Relation] = {
             "Africa, Norway: Europe, Chile: South America, Thailand: Asia, Nigeria: Africa, Spain: Europe, "
             "Vietnam: Asia, Morocco: Africa, Poland: Europe, Argentina: South America, Cuba: North America"
         ),
-        ("On which continent is {}?", "Name the continent of {}.", "Which continent is {} on?"),
+        (
+            "On which continent is {}?",
+            "Name the continent of {}.",
+            "Which continent is {} on?",
+            *phrases.FACTS["continent"],
+        ),
         ("Do you know the continent of {}?", "What continent does {} belong to?"),
     ),
 }
-
-RELATIONS = {name: replace(one, train=one.train + phrases.FACTS[name]) for name, one in RELATIONS.items()}
 
 SUM_TRAIN = (
     *("What is {}?", "{}", "{} = ?", "How much is {}?", "Tell me {}.", "Calculate {}.", "What does {} make?"),
@@ -126,6 +131,7 @@ SMALL_TALK: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] 
             "Hey there, good to see you.",
             "Greetings!",
             "Hi",
+            *phrases.SMALL_TALK["greeting"],
         ),
         ("Good evening!", "Hello there, my friend!", "Hey, how is it going?", "Good afternoon to you!"),
         ("Hello! How can I help you?", "Hi! What can I do for you?", "Good to see you! How can I help?"),
@@ -140,6 +146,7 @@ SMALL_TALK: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] 
             "That was helpful, thank you.",
             "Many thanks!",
             "Perfect, thanks.",
+            *phrases.SMALL_TALK["thanks"],
         ),
         ("I really thank you for that.", "Thanks so much for everything!", "That helped, many thanks."),
         ("You are welcome!", "Happy to help!", "Any time!"),
@@ -153,6 +160,7 @@ SMALL_TALK: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] 
             "See you tomorrow.",
             "Have a nice day!",
             "That is all, bye.",
+            *phrases.SMALL_TALK["farewell"],
         ),
         ("Goodbye, take care!", "I am leaving now, see you.", "Bye for now!"),
         ("Goodbye! Have a nice day.", "See you soon!", "Bye! Take care."),
@@ -165,6 +173,7 @@ SMALL_TALK: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] 
             "What can you do?",
             "Are you a person?",
             "Tell me about yourself.",
+            *phrases.SMALL_TALK["about"],
         ),
         ("Are you human?", "Say something about yourself.", "What are you?"),
         ("I am an assistant that can use tools.", "I am a small assistant.", "I am an assistant and happy to help."),
@@ -179,13 +188,11 @@ SMALL_TALK: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] 
             "You are great!",
             "I am so bored.",
             "Life is good.",
+            *phrases.SMALL_TALK["mood"],
         ),
         ("I am feeling great right now.", "It was a hard day for me.", "You are very kind!"),
         ("I am glad you told me. How can I help?", "Thank you for telling me.", "I am here if you need me."),
     ),
-}
-SMALL_TALK = {
-    name: (train + phrases.SMALL_TALK[name], test, answers) for name, (train, test, answers) in SMALL_TALK.items()
 }
 
 
