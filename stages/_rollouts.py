@@ -10,6 +10,7 @@ of requests is ours, and samples that are used for several steps are part of a c
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -97,6 +98,7 @@ def rollout_trainer(trainer: type[Any], rollouts: Rollouts) -> type[Any]:
     from trl import GRPOTrainer
 
     from stages._sampling import encode, stop_ids
+    from stages._shared_prompt import share_prompts
 
     class RolloutTrainer(trainer):
         _step: int  # micro-batches computed
@@ -106,6 +108,10 @@ def rollout_trainer(trainer: type[Any], rollouts: Rollouts) -> type[Any]:
             super().__init__(*args, **more)
             self.eos_token_ids = sorted(stop_ids(self.model, rollouts.tokenizer))
             self._reuse = self.args.steps_per_generation * self.num_iterations  # micro-batches until the next samples
+            # So many answers of a micro-batch have one prompt, which is computed once.
+            self._together = math.gcd(self.args.per_device_train_batch_size, self.num_generations)
+            if reason := share_prompts(self.model, self._together, self.pad_to_multiple_of or 1):
+                rollouts.job.say(f"prompts are computed for each of their answers: {reason}")
 
         def _get_train_sampler(self, dataset: Any = None) -> Groups:
             size = self.num_generations
@@ -128,7 +134,9 @@ def rollout_trainer(trainer: type[Any], rollouts: Rollouts) -> type[Any]:
         def _prepare_inputs(self, generation_batch: Any) -> Any:
             if self._step % self._reuse == 0 or self._buffered_inputs is None:
                 batch = self._generate_and_score_completions(generation_batch)
-                self._buffered_inputs = slices(batch, self.args.steps_per_generation, self.pad_to_multiple_of or 1)
+                self._buffered_inputs = slices(
+                    batch, self.args.steps_per_generation, self.pad_to_multiple_of or 1, self._together
+                )
             return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -188,15 +196,18 @@ class Groups:
                     yield from [place] * self.size
 
 
-def slices(batch: dict[str, torch.Tensor], count: int, multiple: int) -> list[dict[str, torch.Tensor]]:
-    """The rows of a batch in `count` parts of like length, each padded to a multiple of its own longest row.
+def slices(batch: dict[str, torch.Tensor], count: int, multiple: int, group: int = 1) -> list[dict[str, torch.Tensor]]:
+    """The rows of a batch in `count` parts of like length, each padded to a multiple of its own longest row; `group`
+    after `group` of them has one prompt and stays together.
 
     TRL pads all rows to the longest prompt and the longest answer of the whole batch. Prompts are padded on the left,
     answers on the right; what has no rows stands in each part.
     """
     lengths = batch["prompt_mask"].sum(1) + batch["completion_mask"].sum(1)
     parts = []
-    for rows in lengths.argsort(stable=True).chunk(count):
+    groups = lengths.view(-1, group).amax(1).argsort(stable=True)
+    order = (groups[:, None] * group + groups.new_tensor(range(group))).flatten()
+    for rows in order.chunk(count):
         part = {key: value[rows] if value.ndim else value for key, value in batch.items()}
         widths = {side: _rounded(int(part[f"{side}_mask"].sum(1).max()), multiple) for side in ("prompt", "completion")}
         for key, value in part.items():

@@ -65,16 +65,16 @@ class Config(BaseModel):
     FREE: ClassVar[tuple[str, ...]] = ("max_dropped", "save_every")
 
     learning_rate: float | None = Field(None, gt=0)
-    """Step size of the adapter, falling to 0 over the updates; without it, a fifth of model.preference_learning_rate:
+    """Step size of the adapter, falling to 0 over the updates; without it, 0.7 times model.preference_learning_rate:
     several steps are taken on the same answers."""
-    value_learning_rate: float = Field(1e-3, gt=0)
+    value_learning_rate: float = Field(3e-3, gt=0)
     """Step size of the value head, which starts from nothing; it falls likewise."""
-    updates: int = Field(24, ge=1)
+    updates: int = Field(40, ge=1)
     """How often answers are sampled and learned from."""
     prompts: int = Field(64, ge=1)
     """Requests an update, or all of the data's if these are fewer."""
-    samples: int = Field(2, ge=1)
-    """Answers sampled to each request."""
+    samples: int = Field(4, ge=1)
+    """Answers sampled to each request, which is computed once for as many of them as fit into model.micro_batch."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature; the policy that is trained, and the reference, are those of this temperature."""
     max_new_tokens: int | None = Field(None, ge=1)
@@ -101,8 +101,9 @@ class Config(BaseModel):
     """How far a prediction may move its loss away from the old one; null: any way."""
     gamma: float = Field(1.0, gt=0, le=1)
     """Discount a token."""
-    gae_lambda: float = Field(0.95, ge=0, le=1)
-    """What advantages are made of: 1, all that followed; 0, the next prediction."""
+    gae_lambda: float = Field(1.0, ge=0, le=1)
+    """What advantages are made of: 1, all that followed; 0, the next prediction. Whether to call is decided at an
+    answer's first tokens: below 1, its score would reach them through predictions that are poor at first."""
     whiten_advantages: bool = True
     """Bring the advantages of an update to mean 0 and variance 1."""
     whiten_rewards: bool = False
@@ -141,18 +142,21 @@ def _train(job: Job) -> dict[str, Any]:
     from stages._memory import MEMORY_WORDS, device, memory_gib
     from stages._model import load_tokenizer, save_adapter
     from stages._prompts import load_prompts
+    from stages._shared_prompt import share_prompts
 
     config, model_config = job.config, job.settings.model
     accelerator = _accelerator(model_config)
     tokenizer, dialect = load_tokenizer(model_config), dialects.get(model_config.dialect)
     prompts, counts = load_prompts(job, tokenizer, dialect)
-    count, size = _shares(config, len(prompts), model_config.micro_batch, accelerator.num_processes)
+    count, size, together = _shares(config, len(prompts), model_config.micro_batch, accelerator.num_processes)
     job.say(
         f"{counts.kept} requests of {counts.total}; an update is {count * config.samples} answers to {count} of them"
     )
     policy = load(model_config, job.parent("sft") / "adapter", accelerator, config.temperature, job.seed)
+    if reason := share_prompts(policy.model, together, _multiple()):
+        job.say(f"prompts are computed for each of their answers: {reason}")
     judge = _judge(job)
-    rates = (config.learning_rate or model_config.preference_learning_rate / 5, config.value_learning_rate)
+    rates = (config.learning_rate or 0.7 * model_config.preference_learning_rate, config.value_learning_rate)
     groups = [{"params": group, "lr": rate} for group, rate in zip(policy.groups, rates, strict=True)]
     optimizer = accelerator.prepare(torch.optim.Adam(groups, eps=1e-5))  # eps: Huang et al. 2024
 
@@ -168,7 +172,7 @@ def _train(job: Job) -> dict[str, Any]:
             # 1. Answers of the policy as it is, the share of this process. An update has its own random numbers.
             asked = asked_in(prompts, update, count, job.seed)[accelerator.process_index :: accelerator.num_processes]
             answers = _answers(job, policy, tokenizer, dialect, asked, (job.seed << 32) + update)
-            rollout = look(policy, [(each.prompt_ids, each.ids) for each in answers], size, _multiple())
+            rollout = look(policy, [(each.prompt_ids, each.ids) for each in answers], size, _multiple(), together)
             if update == 0:
                 done.kl_at_step_0 = check_reference(rollout)
 
@@ -471,19 +475,23 @@ def asked_in(prompts: Sequence[Prompt], update: int, count: int, seed: int) -> l
 
 
 def batched(
-    answers: Sequence[tuple[Sequence[int], Sequence[int]]], size: int, multiple: int, place: Any
+    answers: Sequence[tuple[Sequence[int], Sequence[int]]], size: int, multiple: int, place: Any, group: int = 1
 ) -> list[Batch]:
-    """Answers (ids of the prompt, ids of the answer) in batches of `size` of like length, padded to `multiple`s."""
+    """Answers (ids of the prompt, ids of the answer) in batches of `size` of like length, padded to `multiple`s. Each
+    `group` that follow each other, which have one prompt and may be computed with it, stay together.
+    """
     import torch
 
-    lengths = [len(prompt) + len(ids) for prompt, ids in answers]
-    order = sorted(range(len(answers)), key=lambda row: (lengths[row], len(answers[row][1]), row))
+    lengths, widths = [len(prompt) + len(ids) for prompt, ids in answers], [len(ids) for _, ids in answers]
+    groups = [range(start, start + group) for start in range(0, len(answers), group)]
+    groups.sort(key=lambda rows: (*(max(of[row] for row in rows) for of in (lengths, widths)), rows[0]))
+    order = [row for rows in groups for row in rows]
     made = []
     for start in range(0, len(order), size):
         rows = order[start : start + size]
         length = _padded(max(lengths[row] for row in rows), multiple)
         # The token before the first one of an answer is what predicts it.
-        width = min(_padded(max(len(answers[row][1]) for row in rows), multiple), length - 1)
+        width = min(_padded(max(widths[row] for row in rows), multiple), length - 1)
         ids = torch.zeros(len(rows), length, dtype=torch.long)
         attention = torch.zeros_like(ids)
         for number, row in enumerate(rows):
@@ -497,11 +505,13 @@ def _padded(length: int, multiple: int) -> int:
     return -(-length // multiple) * multiple
 
 
-def look(policy: Any, answers: Sequence[tuple[Sequence[int], Sequence[int]]], size: int, multiple: int) -> Rollout:
+def look(
+    policy: Any, answers: Sequence[tuple[Sequence[int], Sequence[int]]], size: int, multiple: int, group: int = 1
+) -> Rollout:
     """The answers as the policy and the reference see them, in batches of `size`."""
     import torch
 
-    batches = batched(answers, size, multiple, policy.accelerator.device)
+    batches = batched(answers, size, multiple, policy.accelerator.device, group)
     shape = len(answers), max(batch.width for batch in batches)
     mask, logprobs, reference, values, entropies = (
         torch.zeros(shape, device=policy.accelerator.device) for _ in range(5)
@@ -709,9 +719,10 @@ def _sum_gradients(accelerator: Any, groups: Sequence[Sequence[Any]]) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
-def _shares(config: Config, prompts: int, micro_batch: int, processes: int) -> tuple[int, int]:
+def _shares(config: Config, prompts: int, micro_batch: int, processes: int) -> tuple[int, int, int]:
     """How many of the prompts an update asks, a multiple of the processes; how many answers are computed at once, so
-    few that each process has some for each minibatch. UserError where there are not enough.
+    few that each process has some for each minibatch; how many of these share a prompt. UserError where there are not
+    enough.
     """
     count = min(config.prompts, prompts) // processes * processes
     size = min(micro_batch, count // processes * config.samples // config.minibatches)
@@ -721,7 +732,8 @@ def _shares(config: Config, prompts: int, micro_batch: int, processes: int) -> t
             f" {processes} process{'es' if processes > 1 else ''}, leaves none for some of them; take fewer, or raise"
             " ppo.prompts or ppo.samples"
         )
-    return count, size
+    group = max(each for each in range(1, min(size, config.samples) + 1) if config.samples % each == 0)
+    return count, size - size % group, group
 
 
 def _multiple() -> int:

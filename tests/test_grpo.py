@@ -124,6 +124,46 @@ def test_parts_of_a_batch_are_of_like_length_and_padded_to_their_own() -> None:
     assert short["num_items_in_batch"] == long["num_items_in_batch"] == 10
 
 
+def test_answers_to_one_prompt_stay_in_one_part() -> None:
+    import torch
+
+    lengths = [5, 1, 3, 3, 2, 4, 1, 1]
+    mask = torch.tensor([[1] * length + [0] * (5 - length) for length in lengths])
+    batch = {"prompt_mask": torch.ones_like(mask), "completion_mask": mask, "prompt_ids": torch.ones_like(mask)}
+    batch |= {"completion_ids": mask, "row": torch.arange(8)}
+    assert [part["row"].tolist() for part in slices(batch, 2, 1, group=2)] == [[6, 7, 2, 3], [4, 5, 0, 1]]
+    assert [part["row"].tolist() for part in slices(batch, 2, 1)] == [[1, 6, 7, 4], [2, 3, 5, 0]]
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
+def test_a_group_that_shares_its_prompt_has_the_loss_and_gradients_of_whole_rows(
+    algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    found = []
+    for share in (True, False):
+        if not share:
+            monkeypatch.setattr("stages._shared_prompt.share_prompts", lambda *_: None)
+        trainer, rollouts = trainer_of(tmp_path / str(share), algorithm)
+        monkeypatch.setattr(rollouts, "rewards", lambda: [2.0, -1.0, 0.5, 1.0])
+        batch = trainer._generate_and_score_completions(inputs_of(trainer, 0, 2))
+        trainer.current_gradient_accumulation_steps = 1  # what `train` sets
+        seen: list[int] = []
+        trainer.model.get_base_model().model.layers[0].register_forward_pre_hook(
+            lambda _, inputs, seen=seen: seen.append(inputs[0].shape[:2].numel())
+        )
+        loss = trainer.compute_loss(trainer.model, batch)
+        loss.backward()
+        found.append((loss.item(), [one.grad for one in trainer.model.parameters() if one.grad is not None], seen))
+    (shared, gradients, fewer), (whole, expected, more) = found
+    assert shared == pytest.approx(whole, abs=1e-6)
+    assert expected
+    for one, other in zip(gradients, expected, strict=True):
+        assert torch.allclose(one, other, atol=1e-5 * float(other.abs().max()))
+    assert sum(fewer) < sum(more)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -156,12 +156,25 @@ def test_no_prompt_is_asked_twice_in_a_pass_and_an_update_is_known_from_its_numb
 
 @pytest.mark.parametrize(
     ("prompts", "micro", "processes", "shares"),
-    [(64, 8, 1, (64, 8)), (64, 100, 1, (64, 32)), (5, 8, 1, (5, 2)), (7, 8, 2, (6, 1)), (1000, 8, 4, (64, 8))],
+    [
+        *((64, 8, 1, (64, 8, 2)), (64, 100, 1, (64, 32, 2)), (5, 8, 1, (5, 2, 2)), (7, 8, 2, (6, 1, 1))),
+        *((64, 3, 1, (64, 2, 2)), (1000, 8, 4, (64, 8, 2))),
+    ],
 )
 def test_each_process_has_some_answers_for_each_minibatch(
-    prompts: int, micro: int, processes: int, shares: tuple[int, int]
+    prompts: int, micro: int, processes: int, shares: tuple[int, int, int]
 ) -> None:
-    assert ppo._shares(ppo.Config(), prompts, micro, processes) == shares
+    assert ppo._shares(ppo.Config(samples=2), prompts, micro, processes) == shares
+
+
+@pytest.mark.parametrize(("micro", "at_once"), [(32, (30, 6)), (5, (3, 3)), (1, (1, 1))])
+def test_answers_to_one_prompt_are_computed_together(micro: int, at_once: tuple[int, int]) -> None:
+    assert ppo._shares(ppo.Config(samples=6), 64, micro, 1)[1:] == at_once
+    answers = [([prompt] * (9 - prompt), [sample] * (sample + 1)) for prompt in range(4) for sample in range(6)]
+    size, group = at_once
+    for batch in ppo.batched(answers, size, 1, "cpu", group):
+        asked = [row // 6 for row in batch.rows.tolist()]
+        assert all(len(set(asked[start : start + group])) == 1 for start in range(0, len(asked), group))
 
 
 def test_more_minibatches_than_answers_are_refused_with_a_way_out() -> None:
@@ -170,7 +183,7 @@ def test_more_minibatches_than_answers_are_refused_with_a_way_out() -> None:
     with pytest.raises(
         UserError, match=r"ppo.minibatches=4: an update of 1 requests x 2 answers, in 1 process, leaves"
     ):
-        ppo._shares(ppo.Config(), 1, 8, 1)
+        ppo._shares(ppo.Config(samples=2), 1, 8, 1)
     with pytest.raises(UserError, match="in 8 processes, leaves none for some of them"):
         ppo._shares(ppo.Config(prompts=8, samples=2), 64, 8, 8)
 
