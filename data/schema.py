@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jsonschema_rs
@@ -22,6 +22,7 @@ _TYPES: dict[str, str | None] = {
 }  # fmt: skip
 _JSON_TYPES = frozenset({"object", "number", "integer", "string", "boolean", "array", "null"})
 _NESTED = ("items", "additionalProperties", "not", "contains")
+_NAMED = ("properties", "$defs", "definitions", "patternProperties")
 _NESTED_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _COMBINED = frozenset({"anyOf", "oneOf", "allOf", "$ref", "if"})
 _WRAPPER = frozenset({"properties", "$ref", "anyOf", "oneOf", "allOf"})
@@ -168,7 +169,7 @@ def _strict(node: Any, close: bool = True, top: bool = False) -> Any:
         return node
     schema: dict[str, Any] = {}
     for key, value in node.items():
-        if key in ("properties", "$defs", "definitions", "patternProperties") and isinstance(value, Mapping):
+        if key in _NAMED and isinstance(value, Mapping):
             schema[key] = {name: _strict(entry) for name, entry in value.items()}
         elif key in _NESTED:
             schema[key] = _strict(value)
@@ -187,6 +188,28 @@ def _strict(node: Any, close: bool = True, top: bool = False) -> Any:
     return schema
 
 
+def closed(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema that arguments are held against: closed to unknown keys where it does not open itself."""
+    return dict(_strict(schema, top=True))
+
+
+def each(node: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """A schema with `change` made to it and to every schema in it, the inner ones first."""
+    if not isinstance(node, Mapping):
+        return node
+    schema: dict[str, Any] = {}
+    for key, value in node.items():
+        if key in _NAMED and isinstance(value, Mapping):
+            schema[key] = {name: each(entry, change) for name, entry in value.items()}
+        elif key in _NESTED:
+            schema[key] = each(value, change)
+        elif key in _NESTED_LISTS and isinstance(value, list):
+            schema[key] = [each(entry, change) for entry in value]
+        else:
+            schema[key] = value
+    return change(schema)
+
+
 def validator(schema: Mapping[str, Any]) -> Any:
     """The compiled validator of a schema, strict as above; ValueError if the schema is broken. Nothing is fetched."""
     known = _by_identity.get(id(schema))
@@ -196,9 +219,7 @@ def validator(schema: Mapping[str, Any]) -> Any:
     compiled = _validators.get(key)
     if compiled is None:
         try:
-            compiled = jsonschema_rs.validator_for(
-                _strict(schema, top=True), keywords={"x-whole": _WholeNumber}, offline=True
-            )
+            compiled = jsonschema_rs.validator_for(closed(schema), keywords={"x-whole": _WholeNumber}, offline=True)
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
             raise ValueError(f"broken schema: {str(error).splitlines()[0]}") from None
         if len(_validators) >= _KNOWN:

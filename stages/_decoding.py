@@ -7,7 +7,7 @@ generation_config is not asked), samples have their own random numbers, and on a
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,10 +27,12 @@ def decode(
     stops: frozenset[int],
     temperature: float = 0.0,
     noise: torch.Tensor | None = None,
+    hold: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> list[tuple[list[int], float, int | None]]:
     """For n rows of each prompt: the ids written, their log-probability at temperature 1 (the stop's too), and the stop
-    that it ended with, if it did. `noise`: uniform numbers (rows, max_new_tokens), unused at temperature 0. Longest
-    prompts first is best.
+    that it ended with, if it did. `noise`: uniform numbers (rows, max_new_tokens), unused at temperature 0. `hold`: the
+    tokens of greedy rows in place of the likeliest ones, from logits (rows left, vocabulary) and the numbers of these
+    rows. Longest prompts first is best.
     """
     import torch
 
@@ -46,7 +48,7 @@ def decode(
     for step in range(max_new_tokens):
         logits = logits.float()
         if temperature == 0 or noise is None:
-            token = logits.argmax(-1)
+            token = logits.argmax(-1) if hold is None else hold(logits, rows)
         else:
             # The inverse of the cumulative distribution at one uniform number: a row's draw is its own.
             heights = torch.softmax(logits / temperature, -1).double().cumsum(-1)

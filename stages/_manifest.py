@@ -42,7 +42,7 @@ def inputs_of(name: str, settings: Settings, parents: Mapping[str, dict[str, Any
         "parents": {parent: entry["digest"] for parent, entry in parents.items()},
     }
     for block in blocks:
-        inputs[block] = counted(settings.blocks[block])
+        inputs[block] = counted(settings.blocks[block], own=block == name)
         if block != "data":  # whose files stand by themselves
             inputs[block] |= {field: known[:16] for field, known in files_named(settings.blocks[block]).items()}
     if "data" in blocks:
@@ -58,9 +58,13 @@ def inputs_of(name: str, settings: Settings, parents: Mapping[str, dict[str, Any
 
 
 def same_inputs(manifest: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
-    """Whether a folder was made from these inputs, leaving out fields that count no more: they have become FREE."""
+    """Whether a folder was made from these inputs, without fields that have become FREE or OWN and count no more."""
     known = {
-        block: {field: value for field, value in old.items() if field not in _free(block)}
+        block: {
+            field: value
+            for field, value in old.items()
+            if field not in _free(block_class(block), block == manifest["stage"])
+        }
         if block in GROUPS or block in stage_names()
         else old
         for block, old in manifest["inputs"].items()
@@ -68,13 +72,16 @@ def same_inputs(manifest: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
     return digest(known) == digest(inputs)
 
 
-def _free(block: str) -> set[str]:
-    return set(getattr(block_class(block), "FREE", ()))
+def counted(block: BaseModel, own: bool = True) -> dict[str, Any]:
+    """A block's settings without those in its FREE (they change speed or memory, no result), nor files (see below).
+
+    `own` says that they are for the block's own stage: the others leave out those in OWN too.
+    """
+    return block.model_dump(mode="json", exclude={*_free(type(block), own), *files_named(block)})
 
 
-def counted(block: BaseModel) -> dict[str, Any]:
-    """A block's settings without those in its FREE (they change speed or memory, no result), nor files (see below)."""
-    return block.model_dump(mode="json", exclude={*getattr(type(block), "FREE", ()), *files_named(block)})
+def _free(config: type[BaseModel], own: bool) -> set[str]:
+    return {*getattr(config, "FREE", ()), *(() if own else getattr(config, "OWN", ()))}
 
 
 def files_named(block: BaseModel) -> dict[str, str]:

@@ -42,6 +42,8 @@ RATES = (
     ),
     Rate("malformed_rate", "Malformed", "n", "attempts at a call that do not parse"),
 )
+#: What is shown of constrained answers beside the free ones.
+VIEWED = ("exact_call_rate", "false_tool_call_rate", "missed_call_rate", "malformed_rate")
 TEXT_OUTCOMES = ("right_answer", "asked", "refused", "wrong_answer", "wrong_act", "empty", "needless_call")
 CALL_OUTCOMES = (
     *("exact_call", "right_tool_wrong_arguments", "invalid_arguments", "wrong_tool", "unknown_tool"),
@@ -92,6 +94,8 @@ def render(
         unseen=unseen if next(iter(unseen.values()))["n"] else {},
         kinds=_kinds(metrics),
         outcomes=_outcomes(metrics),
+        viewed=[rate for rate in RATES if rate.name in VIEWED],
+        constrained=constrained(metrics),
         rule=rule(*pair) if pair else "",
         examples=_examples(requests, predictions, *pair) if pair else [],
         facts=facts,
@@ -146,6 +150,11 @@ def facts(job: Job, data_digest: str) -> dict[str, str]:
         "a call pays above": "any probability" if t is None else f"p = {t:.2f} that it is needed",
         job.name: ", ".join(f"{name} {value}" for name, value in job.config.model_dump().items() if value is not None),
     }
+
+
+def constrained(metrics: Mapping[str, Fields]) -> dict[str, Fields]:
+    """The rates of constrained answers by model, where models were asked for such."""
+    return {model: fields["constrained"] for model, fields in metrics.items() if "constrained" in fields}
 
 
 def same_completions(predictions: Predictions, merged_from: str | None = None) -> tuple[str, int] | None:

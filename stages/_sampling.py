@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from stages._constrained import Guide
     from stages._job import Job
 
 _PROBE = "zqxj"
@@ -137,8 +138,10 @@ def generate(
     seed: int | str = 0,
     label: str = "sampling",
     job: Job | None = None,
+    guide: Guide | None = None,
 ) -> list[list[Completion]]:
-    """n completions for each request, in the order of the requests. Temperature 0 is greedy (then n is 1).
+    """n completions for each request, in the order of the requests. Temperature 0 is greedy (then n is 1). With a
+    guide, which is for greedy ones, calls are held to its grammar.
 
     Requests of like length share a batch of `batch_size` rows (a request has n of them), the longest first. Every
     sample has random numbers of its own, drawn from (seed, request, number of the sample): what it says does not
@@ -150,6 +153,8 @@ def generate(
 
     if temperature == 0 and n > 1:
         raise ValueError("greedy decoding has one completion a request")
+    if temperature > 0 and guide:
+        raise ValueError("a guide is for greedy decoding")
     prompts = [encode(tokenizer, prompt_of(tokenizer, dialect, request)) for request in requests]
     order = sorted(range(len(requests)), key=lambda place: -len(prompts[place]))
     width = max(1, batch_size // n)
@@ -164,7 +169,9 @@ def generate(
             if temperature > 0:
                 names = [f"{seed}/{requests[place].id}/{number}" for place in batch for number in range(n)]
                 noise = noise_of(names, max_new_tokens)
-            rows = decode(model, [prompts[place] for place in batch], n, max_new_tokens, stops, temperature, noise)
+            hold = guide.hold([requests[place] for place in batch], stops) if guide else None
+            asked = [prompts[place] for place in batch]
+            rows = decode(model, asked, n, max_new_tokens, stops, temperature, noise, hold)
             for row, (ids, logprob, stop) in enumerate(rows):
                 text = _control.text_of(tokenizer, ids)
                 results[batch[row // n]].append(Completion(text, logprob, len(ids), stop is None, tuple(ids), stop))

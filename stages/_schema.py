@@ -19,7 +19,8 @@ that returns its metrics, and may have
     files(settings)  files that its result depends on and that no setting has to name, by what they are
     trains(settings)  the model block of what its adapter fits, where that is not the run's own model
 
-A class of settings may have FREE, the names of fields that change no result, and FILES, those that name files.
+A class of settings may have FREE, the names of fields that change no result, OWN, those that change no other stage's,
+and FILES, those that name files.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from rewards._policies import blind
 from rewards._table import RewardConfig, Score, points, threshold
 from stages._control import plain
 from stages._errors import UserError
-from stages._metrics import attempted, metrics
+from stages._metrics import Row, attempted, block, metrics
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,6 +46,13 @@ def score(
     ]
 
 
+def score_singles(
+    requests: Sequence[Request], completions: Sequence[Completion], dialect: ModuleType, reward: RewardConfig
+) -> list[Scored]:
+    """`score` where each request has one completion."""
+    return [row[0] for row in score(requests, [[each] for each in completions], dialect, reward)]
+
+
 def score_one(request: Request, completion: Completion, dialect: ModuleType, reward: RewardConfig) -> Scored:
     """Score one completion of one request."""
     try:
@@ -60,6 +67,11 @@ def score_one(request: Request, completion: Completion, dialect: ModuleType, rew
 def measure(requests: Sequence[Request], scored: Sequence[Scored]) -> dict[str, Any]:
     """The contract's fields of one model, from its one answer to each request."""
     return metrics(requests, [each.reading for each in scored], [each.judgement for each in scored])
+
+
+def measure_together(requests: Sequence[Request], scored: Sequence[Scored]) -> dict[str, Any]:
+    """`measure` over all requests alone, without kinds and unseen tools."""
+    return block([Row(request, each.reading, each.judgement) for request, each in zip(requests, scored, strict=True)])
 
 
 def prediction(request: Request, model: str, scored: Scored) -> dict[str, Any]:

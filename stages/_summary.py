@@ -12,7 +12,7 @@ from stages._examples import asked, expected_text, instructive, one_line
 from stages._files import read_json, read_jsonl
 from stages._manifest import read_manifest
 from stages._metrics import contrast
-from stages._report import Predictions, compared, probability, same_completions
+from stages._report import RATES, VIEWED, Predictions, compared, constrained, probability, same_completions
 
 Fields = Mapping[str, Any]
 _COLUMNS = (
@@ -22,6 +22,7 @@ _COLUMNS = (
     ("answer_accuracy", "right answers"),
 )
 _CELL = 22  # 100.0 % [97.7, 100.0]
+_PAIR = 18  # 100.0 % / 100.0 %
 
 
 def evaluation_in(folder: Path) -> tuple[dict[str, Fields], list[Fields], dict[str, dict[str, Fields]], str | None]:
@@ -57,13 +58,36 @@ def table(metrics: Mapping[str, Fields]) -> list[str]:
 
 
 def tables(metrics: Mapping[str, Fields]) -> list[str]:
-    """`table` for all requests, and for those whose tools were never seen in training where there are any."""
+    """`table` for all requests, for those whose tools were never seen in training where there are any, and `views`
+    where there are two.
+    """
     unseen = {model: fields["unseen_tools"] for model, fields in metrics.items()}
     lines = table(metrics)
     if next(iter(unseen.values()))["n"]:
         head, *rest = table(unseen)
         lines += ["", f"on tools unseen in training, {head}", *rest]
+    if held := constrained(metrics):
+        lines += ["", *views(metrics, held)]
     return lines
+
+
+def views(metrics: Mapping[str, Fields], held: Mapping[str, Fields]) -> list[str]:
+    """Free decoding beside constrained decoding, a line a model."""
+    width = max(map(len, held))
+    labels = [rate.label.lower() for rate in RATES if rate.name in VIEWED]
+    names = [rate.name for rate in RATES if rate.name in VIEWED]
+    return [
+        "free / constrained decoding (calls, once open, are held to the schemas on offer)",
+        "  ".join([" " * width, *(f"  {label}".ljust(_PAIR) for label in labels)]).rstrip(),
+        *(
+            "  ".join([model.ljust(width), *(_pair(metrics[model][name], fields[name]) for name in names)]).rstrip()
+            for model, fields in held.items()
+        ),
+    ]
+
+
+def _pair(free: float | None, held: float | None) -> str:
+    return f"{percent(free):>7} / {percent(held):>7}".ljust(_PAIR)
 
 
 def _cell(fields: Fields, name: str) -> str:

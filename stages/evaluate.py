@@ -1,11 +1,11 @@
 """Base, every adapter that is done, and merged side by side on the same held-out requests.
 
-    python train.py stage=evaluate run=mine [evaluate.limit=100]
+    python train.py stage=evaluate run=mine [evaluate.limit=100] [evaluate.constrained=true]
 
 One greedy answer a request and model, computed in float32 on a CPU. Needs sft; other adapters and merged join where
-they are done. Writes evaluate/{metrics.json,requests.jsonl,predictions.jsonl,report.html}. After an interruption,
-models that have answered are not asked again. Left out: sampling, constrained decoding, and judging texts by anything
-but rules.
+they are done. Writes evaluate/{metrics.json,requests.jsonl,predictions.jsonl,report.html}, and with `constrained` the
+second answers to constrained.jsonl and their rates below each model's `constrained`. After an interruption, models that
+have answered are not asked again. Left out: sampling, and judging texts by anything but rules.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stages._lineage import ADAPTERS, Adapter
+from stages._tracked import check_installed
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
     from data.transcript import Request
+    from stages._constrained import Guide
     from stages._job import Job
     from stages._sampling import Completion
     from stages._settings import Settings
@@ -39,6 +41,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     FREE: ClassVar[tuple[str, ...]] = ("batch_size",)
+    OWN: ClassVar[tuple[str, ...]] = ("models", "constrained")  # the short evaluations ask one model, freely
 
     models: list[Name] | None = Field(None, min_length=1)
     """Which of base, sft, dpo, kto, ppo, grpo and merged; without it, base and all that are done."""
@@ -50,6 +53,15 @@ class Config(BaseModel):
     """Requests answered at once; without it, model.sample_batch."""
     max_dropped: float = Field(0.02, ge=0, le=1)
     """Share of the requests that the chat template may refuse before it is an error."""
+    constrained: bool = False
+    """Ask each model a second time, with calls held to the schemas on offer once they open (stages/_constrained.py)."""
+
+    @field_validator("constrained")
+    @classmethod
+    def _library_is_installed(cls, constrained: bool) -> bool:
+        if constrained:
+            check_installed("llguidance")
+        return constrained
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -58,6 +70,7 @@ def run(job: Job) -> dict[str, Any]:
     from data import dialects, load
     from data.formats.world import write_request
     from stages import _scoring
+    from stages._constrained import Guide
     from stages._files import read_json, write_jsonl, write_text
     from stages._model import load_tokenizer
     from stages._report import facts, render
@@ -79,23 +92,35 @@ def run(job: Job) -> dict[str, Any]:
     rows = [write_request(request) for request in requests]
     write_jsonl(job.folder / "requests.jsonl", rows)
 
-    answered = _answered(job, requests) if job.resuming else {}
+    guide = None
+    if config.constrained:
+        guide = Guide(load_tokenizer(settings.model), settings.model.dialect, dialect, requests)
+    answered, answered_held = (_answered(job, name, requests) for name in ("predictions", "constrained"))
     job.rewind(0)
     metrics: dict[str, Any] = {}
     predictions: dict[str, dict[str, Any]] = {}
+    held: list[dict[str, Any]] = []
     for step, model in enumerate(models, 1):
         completions = answered.get(model) or ask(job, model, requests, dialect)
-        scored = [
-            row[0] for row in _scoring.score(requests, [[each] for each in completions], dialect, settings.reward)
-        ]
+        scored = _scoring.score_singles(requests, completions, dialect, settings.reward)
         metrics[model] = _scoring.measure(requests, scored)
         predictions[model] = {
             request.id: _scoring.prediction(request, model, each)
             for request, each in zip(requests, scored, strict=True)
         }
         write_jsonl(job.folder / "predictions.jsonl", [row for each in predictions.values() for row in each.values()])
+        if guide:
+            completions = answered_held.get(model) or ask(job, model, requests, dialect, guide)
+            scored = _scoring.score_singles(requests, completions, dialect, settings.reward)
+            metrics[model]["constrained"] = _scoring.measure_together(requests, scored)
+            held += [_scoring.prediction(request, model, each) for request, each in zip(requests, scored, strict=True)]
+            write_jsonl(job.folder / "constrained.jsonl", held)
         numbers = {name: value for name, value in metrics[model].items() if isinstance(value, int | float)}
         job.log({"step": step, "model": model} | numbers)
+    if guide:
+        job.record(constrained={"loosened": guide.loosened, "released": guide.released})
+        for note in guide.notes():
+            job.say(f"constrained: {note}")
     write_text(job.folder / "report.html", render(metrics, rows, predictions, facts(job, data.digest), merged_from))
     print("", "expected against predicted", *expected_against_predicted(rows, predictions), sep="\n", flush=True)
     return metrics
@@ -116,10 +141,13 @@ def after(job: Job) -> None:
 
 
 def refuse(settings: Settings, above: Mapping[str, Path]) -> None:
-    """UserError for models that are named and not there."""
+    """UserError for models that are named and not there, and for calls that cannot be held."""
+    from stages._constrained import check
     from stages._errors import UserError
     from stages._lineage import command
 
+    if settings.stage("evaluate").constrained:
+        check(settings.model.dialect)
     named = settings.stage("evaluate").models or ()
     missing = [stage for model, stage in STAGE_OF.items() if model in named and stage not in above]
     if missing:
@@ -132,8 +160,10 @@ def chosen(job: Job) -> list[str]:
     return [model for model in there if model in (job.config.models or there)]
 
 
-def ask(job: Job, model: str, requests: Sequence[Request], dialect: ModuleType) -> list[Completion]:
-    """One greedy completion of each request, by one model, which is let go of afterwards."""
+def ask(
+    job: Job, model: str, requests: Sequence[Request], dialect: ModuleType, guide: Guide | None = None
+) -> list[Completion]:
+    """One greedy completion of each request, by one model, which is let go of afterwards; with a guide, held to it."""
     from stages._model import load_base, load_policy, load_tokenizer, plain_config
     from stages._sampling import generate
 
@@ -152,23 +182,24 @@ def ask(job: Job, model: str, requests: Sequence[Request], dialect: ModuleType) 
             max_new_tokens=job.config.max_new_tokens or config.max_new_tokens,
             batch_size=job.config.batch_size or config.sample_batch,
             seed=job.seed,
-            label=model,
+            label=f"{model}, constrained" if guide else model,
             job=job,
+            guide=guide,
         )
     ]
 
 
-def _answered(job: Job, requests: Sequence[Request]) -> dict[str, list[Completion]]:
-    """The completions of models that an interrupted attempt had been through with."""
+def _answered(job: Job, name: str, requests: Sequence[Request]) -> dict[str, list[Completion]]:
+    """The completions in a file of rows, of models that an interrupted attempt had been through with."""
     from stages._files import read_jsonl
     from stages._sampling import Completion
 
-    path = job.folder / "predictions.jsonl"
+    path = job.folder / f"{name}.jsonl"
     found: dict[str, dict[str, Completion]] = {}
-    for row in read_jsonl(path) if path.exists() else ():
+    for row in read_jsonl(path) if job.resuming and path.exists() else ():
         completion = Completion(row["completion"], 0.0, row["tokens"], row["truncated"])
         found.setdefault(row["model"], {})[row["id"]] = completion
     whole = {model: [rows[each.id] for each in requests] for model, rows in found.items() if len(rows) == len(requests)}
     if whole:
-        job.say(f"answers of {', '.join(whole)} are there already")
+        job.say(f"{name} of {', '.join(whole)} are there already")
     return whole
