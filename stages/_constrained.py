@@ -11,7 +11,7 @@ an error rather than a weaker grammar. xgrammar, the other one that is kept well
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,8 @@ class Guide:
         from llguidance.hf import from_tokenizer
 
         check(name)
+        if not tokenizer.is_fast:
+            raise UserError("evaluate.constrained: the grammar needs a tokenizer that has a tokenizer.json")
         self.form = FORMS[name]
         if self.form.tagged:
             _check_template(tokenizer, dialect)
@@ -59,7 +61,12 @@ class Guide:
         self.close = close if close is not None and self.tokenizer.is_special_token(close) else None
         self.loosened: dict[str, list[str]] = {}
         self.released: Counter[str] = Counter()
-        self._loose = frozenset(self._look_at([tool for request in requests for tool in request.tools]))
+        self._loose: set[bytes] = set()
+        for schema, tools in _by_schema(requests).items():
+            matcher = self._matcher(grammar(self.form, tools[:1]))
+            if matcher.is_error():
+                self._loose.add(schema)
+                self.loosened.setdefault(_reason(matcher), []).extend(tool.name for tool in tools)
 
     def hold(self, requests: Sequence[Request], stops: frozenset[int]) -> Hold:
         """What decoding asks for its tokens: a row for each request, in this order."""
@@ -83,18 +90,6 @@ class Guide:
         from llguidance import LLMatcher
 
         return LLMatcher(self.tokenizer, text, log_level=0)
-
-    def _look_at(self, tools: Sequence[Tool]) -> Iterator[bytes]:
-        """The schemas that cannot be expressed, put down in `loosened`."""
-        by_schema: dict[bytes, dict[str, Tool]] = {}
-        for tool in tools:
-            by_schema.setdefault(canonical(tool.parameters), {})[tool.name] = tool
-        for schema, named in by_schema.items():
-            matcher = self._matcher(grammar(self.form, [next(iter(named.values()))]))
-            if matcher.is_error():
-                reason = matcher.get_error().partition("\n")[0].rpartition("schema: ")[2]
-                self.loosened.setdefault(reason, []).extend(named)
-                yield schema
 
 
 class Answer:
@@ -126,18 +121,19 @@ class Answer:
         text = self.text + self.guide.tokenizer.decode_bytes([token])
         opening = self.guide.form.opening(text, self.free_from) if self.tools else None
         if opening is not None:
-            matcher = self.guide.matcher(self.tools)
+            self.matcher = self.guide.matcher(self.tools)
             rest = self.guide.tokenizer.tokenize_bytes(text[opening:])
-            if matcher.try_consume_tokens(rest) < len(rest):
+            fits = self.matcher.try_consume_tokens(rest) == len(rest)
+            if self.matcher.is_error():
+                self._release()
+            elif not fits:
+                self.matcher = None
                 return False
-            self.matcher = matcher
         self.text = text
         return True
 
     def mask(self, logits: torch.Tensor) -> torch.Tensor:
-        """The logits of shape (vocabulary,) with those at -inf that may not stand here; all of them where the library
-        gave up, and the answer is free then.
-        """
+        """The logits of shape (vocabulary,) with those at -inf that may not stand here."""
         import numpy
         import torch
 
@@ -145,14 +141,17 @@ class Answer:
             return logits
         bits = numpy.unpackbits(numpy.frombuffer(self.matcher.compute_bitmask(), numpy.uint8), bitorder="little")
         allowed = torch.zeros(len(logits), dtype=torch.bool)
-        size = min(len(bits), len(logits))
-        allowed[:size] = torch.from_numpy(bits[:size].astype(bool))
+        allowed[: len(bits)] = torch.from_numpy(bits[: len(logits)].astype(bool))
         allowed[list(self.stops)] = self.matcher.is_accepting()
         if self.matcher.is_error() or not allowed.any():
-            self.guide.released[self.matcher.get_error().partition("\n")[0] or "no token fits"] += 1
-            self.matcher, self.tools = None, ()
+            self._release()
             return logits
         return logits.masked_fill(~allowed.to(logits.device), float("-inf"))
+
+    def _release(self) -> None:
+        """The library gave up: what comes is free to its end, and counted."""
+        self.guide.released[_reason(self.matcher)] += 1
+        self.matcher, self.tools = None, ()
 
 
 class Hold:
@@ -175,6 +174,19 @@ class Hold:
                 token = int(left.argmax())
             best[place] = token
         return best
+
+
+def _by_schema(requests: Sequence[Request]) -> dict[bytes, list[Tool]]:
+    """The tools on offer, each name once, by what their schemas say."""
+    found: dict[bytes, dict[str, Tool]] = {}
+    for tool in (tool for request in requests for tool in request.tools):
+        found.setdefault(canonical(tool.parameters), {})[tool.name] = tool
+    return {schema: [*named.values()] for schema, named in found.items()}
+
+
+def _reason(matcher: Any) -> str:
+    """What the library says of its error, without the grammar that it quotes."""
+    return str(matcher.get_error()).partition("\n")[0].rpartition("schema: ")[2] or "no token fits"
 
 
 def _check_template(tokenizer: PreTrainedTokenizerBase, dialect: ModuleType) -> None:

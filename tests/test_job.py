@@ -136,6 +136,23 @@ def test_a_field_that_changes_no_result_may_change_even_if_it_once_counted(house
     assert "brew: done already" in house("brew.nap=0.3").stdout
 
 
+def test_a_field_of_its_own_stage_alone_makes_no_other_stage_again(house):
+    """But its own; and that a stage counts it no more is no reason to make that one again."""
+    code = house.folder.joinpath("stages/brew.py").read_text()
+    house.write(
+        "stages/pour.py", house.folder.joinpath("stages/pour.py").read_text().replace('("reward",)', '("brew",)')
+    )
+    house.write("conf/stage/pour.yaml", "# @package _global_\ndefaults: [/schema/pour@pour, /schema/brew@brew]\n")
+    assert house("stage=brew").returncode == 0
+    assert house("stage=pour", "brew.nap=0.1").returncode == 0
+    assert "pour: replacing" in house("stage=pour", "brew.nap=0.2").stdout
+    house.write("stages/brew.py", code.replace("    nap: float", '    OWN: ClassVar = ("nap",)\n    nap: float'))
+    house.write("stages/brew.py", "from typing import ClassVar\n" + house.folder.joinpath("stages/brew.py").read_text())
+    assert "pour: done already" in house("stage=pour", "brew.nap=0.3").stdout
+    assert "brew: done already" in house("stage=brew").stdout
+    assert "brew: replacing" in house("stage=brew", "brew.nap=0.3").stdout
+
+
 def test_a_result_that_comes_out_the_same_makes_nothing_stale(house):
     assert house("stage=all").returncode == 0
     done = house("stage=all", "brew.heat=80")  # the file it writes does not depend on the heat
