@@ -43,7 +43,12 @@ RATES = (
     Rate("malformed_rate", "Malformed", "n", "attempts at a call that do not parse"),
 )
 #: What is shown of constrained answers beside the free ones.
-VIEWED = ("exact_call_rate", "false_tool_call_rate", "missed_call_rate", "malformed_rate")
+VIEWED = tuple(
+    rate
+    for name in ("exact_call_rate", "false_tool_call_rate", "missed_call_rate", "malformed_rate")
+    for rate in RATES
+    if rate.name == name
+)
 TEXT_OUTCOMES = ("right_answer", "asked", "refused", "wrong_answer", "wrong_act", "empty", "needless_call")
 CALL_OUTCOMES = (
     *("exact_call", "right_tool_wrong_arguments", "invalid_arguments", "wrong_tool", "unknown_tool"),
@@ -94,7 +99,7 @@ def render(
         unseen=unseen if next(iter(unseen.values()))["n"] else {},
         kinds=_kinds(metrics),
         outcomes=_outcomes(metrics),
-        viewed=[rate for rate in RATES if rate.name in VIEWED],
+        viewed=VIEWED,
         constrained=constrained(metrics),
         rule=rule(*pair) if pair else "",
         examples=_examples(requests, predictions, *pair) if pair else [],

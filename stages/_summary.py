@@ -12,7 +12,7 @@ from stages._examples import asked, expected_text, instructive, one_line
 from stages._files import read_json, read_jsonl
 from stages._manifest import read_manifest
 from stages._metrics import contrast
-from stages._report import RATES, VIEWED, Predictions, compared, constrained, probability, same_completions
+from stages._report import VIEWED, Predictions, compared, constrained, probability, same_completions
 
 Fields = Mapping[str, Any]
 _COLUMNS = (
@@ -74,13 +74,13 @@ def tables(metrics: Mapping[str, Fields]) -> list[str]:
 def views(metrics: Mapping[str, Fields], held: Mapping[str, Fields]) -> list[str]:
     """Free decoding beside constrained decoding, a line a model."""
     width = max(map(len, held))
-    labels = [rate.label.lower() for rate in RATES if rate.name in VIEWED]
-    names = [rate.name for rate in RATES if rate.name in VIEWED]
     return [
         "free / constrained decoding (calls, once open, are held to the schemas on offer)",
-        "  ".join([" " * width, *(f"  {label}".ljust(_PAIR) for label in labels)]).rstrip(),
+        "  ".join([" " * width, *(f"  {rate.label.lower()}".ljust(_PAIR) for rate in VIEWED)]).rstrip(),
         *(
-            "  ".join([model.ljust(width), *(_pair(metrics[model][name], fields[name]) for name in names)]).rstrip()
+            "  ".join(
+                [model.ljust(width), *(_pair(metrics[model][rate.name], fields[rate.name]) for rate in VIEWED)]
+            ).rstrip()
             for model, fields in held.items()
         ),
     ]

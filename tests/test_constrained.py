@@ -437,7 +437,7 @@ def test_both_views_are_measured_and_written_apart(bench: Bench, capsys: pytest.
     shown = capsys.readouterr().out.splitlines()
     place = next(number for number, line in enumerate(shown) if line.startswith("free / constrained decoding"))
     assert shown[place + 1].split("  ")[-1].strip() == "malformed"
-    assert " ".join(shown[place + 3].split()) == ("sft 100.0 % / 100.0 % 0.0 % / 0.0 % 0.0 % / 100.0 % 100.0 % / 0.0 %")
+    assert " ".join(shown[place + 3].split()) == ("sft 0.0 % / 100.0 % 100.0 % / 100.0 % 0.0 % / 0.0 % 100.0 % / 0.0 %")
 
 
 def test_without_the_setting_nothing_is_asked_twice_or_shown(bench: Bench) -> None:
@@ -474,11 +474,11 @@ def test_the_page_and_the_terminal_show_free_and_constrained_side_by_side() -> N
     seen = " ".join(" ".join(parsed.text).split())
     table = seen.split("Free and constrained decoding")[1].split("On tools never seen")[0]
     assert [part.split("[")[0].strip() for part in table.split(" dpo ")[1].split("]")[:7]] == [
-        *("0.0 %", "100.0 %", "8.3 %", "0.0 %", "91.7 %", "100.0 %", "0.0 %"),
+        *("91.7 %", "100.0 %", "0.0 %", "100.0 %", "8.3 %", "0.0 %", "0.0 %"),
     ]
     assert table.strip().endswith("-")
     lines = _summary.tables(found)
-    assert " ".join(lines[-1].split()) == "dpo 0.0 % / 100.0 % 8.3 % / 0.0 % 91.7 % / 100.0 % 0.0 % / -"
+    assert " ".join(lines[-1].split()) == "dpo 91.7 % / 100.0 % 0.0 % / 100.0 % 8.3 % / 0.0 % 0.0 % / -"
     assert max(map(len, lines)) <= 110
 
 
