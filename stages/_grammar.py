@@ -4,8 +4,9 @@ A dialect's `Form` says where in an answer a call opens and what holds from ther
 are judged by (data/schema.py), so that what the grammar lets through is valid. It is narrower than they are: numbers
 have no exponent and stay within 2^62, letters are not escaped, white space between tokens ends after 20 characters,
 tokens that a tokenizer adds to its vocabulary are no text, and keys of inner objects, and of more than MOST_ORDERED
-arguments, come in the schema's order. Left out: calls in another form than the one that a dialect writes, as an object
-with its keys in another order; they are not seen to open, and stay as they are.
+arguments, come in the schema's order. Left out: keys that a schema does not name may come twice, which no grammar can
+tell; and calls in another form than the one that a dialect writes, as an object with its keys in another order, are not
+seen to open and stay as they are.
 """
 
 from __future__ import annotations
@@ -24,19 +25,10 @@ MOST_ORDERED = 6  # arguments that may come in any order: each more doubles the 
 _LARGEST = 2**62  # the library's ranges end below 2^63, and integers above it are not read back
 _SPACE = r"[ \t\r\n]"
 _ANY_OBJECT = {"type": "object"}
-_PLAIN = frozenset(
-    {
-        "type",
-        "properties",
-        "required",
-        "additionalProperties",
-        "title",
-        "description",
-        "examples",
-        "default",
-        "$comment",
-    }
-)
+_PLAIN = frozenset({
+    "type", "properties", "required", "additionalProperties",
+    "title", "description", "examples", "default", "$comment",
+})  # fmt: skip
 _DEFINITIONS = ("$defs", "definitions")
 _ELSEWHERE = re.compile(r'"\$ref": "(?!#/(?:\$defs|definitions)/)')  # lost where a part of the schema stands alone
 _MARK = re.compile(rf"{_blocks.OPEN}|```".encode())

@@ -341,6 +341,57 @@ def test_schemas_that_are_met_in_the_wild_are_held_as_they_are_judged(
     assert pen.ends()
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        # One key: two that the schema does not name may be the same, which no grammar can tell.
+        {"type": "object", "maxProperties": 1},
+        {"type": "object", "additionalProperties": {"type": "integer"}, "minProperties": 1, "maxProperties": 1},
+        {"type": "object", "patternProperties": {"^x": {"type": "boolean"}}, "maxProperties": 1},
+        {"type": "object", "properties": {"x": {"type": "number"}, "y": {"type": "null"}}, "required": ["y"]},
+        {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "boolean"}], "items": False},
+        {"type": "integer", "exclusiveMinimum": 0, "exclusiveMaximum": 3},
+        {"type": "number", "multipleOf": 0.25, "maximum": 9},
+        {"type": "string", "pattern": "^[a-c]{2}$"},
+        {"enum": ["x", 1, None, True, 1.5, {"y": []}]},
+        {"allOf": [{"type": "integer"}, {"minimum": 3}, {"maximum": 9}]},
+        {
+            "anyOf": [
+                {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]},
+                {"type": "boolean"},
+            ]
+        },
+        {"oneOf": [{"type": "integer"}, {"type": "null"}]},
+    ],
+    ids=str,
+)
+def test_whatever_a_grammar_lets_through_fits_the_schema(tokenizer: Any, field: dict[str, Any]) -> None:
+    import torch
+
+    closing = [token for token in range(len(tokenizer)) if set(tokenizer.decode([token])) <= set('"}],')]
+    odd, done = tool("odd", ("a",), a=field, b={"type": "boolean"}), 0
+    for seed in range(8):
+        pen = Pen(tokenizer, "json", odd)
+        assert not pen.guide.loosened
+        assert pen.takes('{"name"')
+        noise = torch.Generator().manual_seed(seed)
+        for _ in range(120):
+            logits = torch.randn(len(tokenizer), generator=noise)
+            logits[closing] += 4
+            assert pen.answer.take(int(pen.answer.mask(logits).argmax()))
+        done += pen.answer.over
+        assert not pen.answer.over or fits(dialects.get("json").read(pen.answer.text.decode(), [odd]), (odd,))
+    assert done > 4, "noise comes to an end now and then"
+
+
+@pytest.mark.parametrize(
+    "beside", [{"anyOf": [{"required": ["a"]}, {"required": ["b"]}]}, {"not": {"required": ["b"]}}]
+)
+def test_schemas_that_only_a_validator_understands_are_loosened(tokenizer: Any, beside: dict[str, Any]) -> None:
+    whole = tool("odd", a={"type": "integer"}, b={"type": "integer"}).parameters | beside
+    assert [*guide(tokenizer, "json", request(tools=(Tool("odd", "", whole),))).loosened.values()] == [["odd"]]
+
+
 def test_an_answer_that_the_library_gives_up_on_goes_on_freely_and_is_counted(
     tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
