@@ -47,10 +47,10 @@ def instructive(
     gain = {r["id"]: predictions[second][r["id"]]["points"] - predictions[first][r["id"]]["points"] for r in requests}
     right = {r["id"]: predictions[second][r["id"]]["outcome"] in RIGHT for r in requests}
     order = sorted(requests, key=lambda request: -abs(gain[request["id"]]))
-    better = _by_turns([request for request in order if gain[request["id"]] > 0])
-    worse = _by_turns([request for request in order if gain[request["id"]] < 0])
-    wrong = _by_turns([r for r in requests if gain[r["id"]] == 0 and not right[r["id"]]])
-    rest = _by_turns([r for r in requests if gain[r["id"]] == 0 and right[r["id"]]])
+    better = by_turns([request for request in order if gain[request["id"]] > 0])
+    worse = by_turns([request for request in order if gain[request["id"]] < 0])
+    wrong = by_turns([r for r in requests if gain[r["id"]] == 0 and not right[r["id"]]])
+    rest = by_turns([r for r in requests if gain[r["id"]] == 0 and right[r["id"]]])
     losses = min(len(worse), max(count - most_better(count), count - len(better)))
     gains = min(len(better), count - losses)
     chosen = [
@@ -62,7 +62,7 @@ def instructive(
     return chosen[:count]
 
 
-def _by_turns(requests: Sequence[Mapping[str, Any]]) -> list[str]:
+def by_turns(requests: Sequence[Mapping[str, Any]]) -> list[str]:
     """Ids with one of each kind in turn, kinds in their order of appearance."""
     kinds: dict[str, list[str]] = {}
     for request in requests:

@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stages._acts import confusion
+from stages._both_errors import plot
+from stages._cases import found_in, sum_of, worst
 from stages._charts import error_rates, interval, percent, points
 from stages._examples import RIGHT, clip, expected_text, instructive, rule, visible
 from stages._lineage import ADAPTERS, command, last_adapter
 from stages._metrics import contrast
 
 if TYPE_CHECKING:
+    from stages._history import History
     from stages._job import Job
 
 Fields = Mapping[str, Any]
@@ -77,14 +81,17 @@ def render(
     predictions: Predictions,
     facts: Mapping[str, str],
     merged_from: str | None = None,
+    history: History | None = None,
 ) -> str:
     """The page. The first three are what stands in the files; `facts` names what made them, line by line.
 
-    `merged_from` is the model whose adapter was merged.
+    `merged_from` is the model whose adapter was merged, `history` how all of them came to be.
     """
     from markupsafe import Markup
 
     pair = compared(list(metrics))
+    both = plot(metrics)
+    examples = _examples(requests, predictions, *pair) if pair else []
     unseen = {model: fields["unseen_tools"] for model, fields in metrics.items()}
     return page(
         "_report.html",
@@ -95,6 +102,8 @@ def render(
         pair=pair,
         tiles=_tiles(metrics, requests, predictions, pair) if pair else [],
         chart=Markup(error_rates(metrics)),
+        plot=both._replace(svg=Markup(both.svg)) if both else None,
+        acts=_acts(requests, predictions),
         same=same_completions(predictions, merged_from),
         unseen=unseen if next(iter(unseen.values()))["n"] else {},
         kinds=_kinds(metrics),
@@ -102,7 +111,9 @@ def render(
         viewed=VIEWED,
         constrained=constrained(metrics),
         rule=rule(*pair) if pair else "",
-        examples=_examples(requests, predictions, *pair) if pair else [],
+        examples=examples,
+        worst=_worst(requests, list(predictions.values())[-1], [each["request"]["id"] for each in examples]),
+        history=history,
         facts=facts,
     )
 
@@ -247,6 +258,34 @@ def _examples(requests: Sequence[Fields], predictions: Predictions, first: str, 
             "answers": _answers({model: rows[id_] for model, rows in predictions.items()}),
         }
         for id_, why in instructive(requests, predictions, first, second)
+    ]
+
+
+def _acts(requests: Sequence[Fields], predictions: Predictions) -> list[tuple[str, dict[str, dict[str, int]]]]:
+    """A confusion matrix for each model; those that chose alike share it."""
+    shared: list[tuple[str, dict[str, dict[str, int]]]] = []
+    for model, rows in predictions.items():
+        table = confusion(requests, rows)
+        if shared and shared[-1][1] == table:
+            shared[-1] = (f"{shared[-1][0]}, {model}", table)
+        else:
+            shared.append((model, table))
+    return shared
+
+
+def _worst(requests: Sequence[Fields], rows: Mapping[str, Fields], but: Sequence[str]) -> list[Fields]:
+    known = {request["id"]: request for request in requests}
+    return [
+        {
+            "request": known[id_],
+            "row": rows[id_],
+            "turns": turns(known[id_]["messages"]),
+            "tools": offered(known[id_]["tools"]),
+            "expected": expected_text(known[id_]["expected"]),
+            "points": sum_of(rows[id_]),
+            "found": found_in(rows[id_]),
+        }
+        for id_ in worst(requests, rows, but=but)
     ]
 
 

@@ -75,7 +75,9 @@ def measure_together(requests: Sequence[Request], scored: Sequence[Scored]) -> d
 
 
 def prediction(request: Request, model: str, scored: Scored) -> dict[str, Any]:
-    """A row of predictions.jsonl; `truncated` and `tokens` let it be scored again."""
+    """A row of predictions.jsonl; `truncated` and `tokens` let it be scored again, `parts` add up to its points, and
+    rules that add nothing are no part of them.
+    """
     return {
         "id": request.id,
         "model": model,
@@ -83,7 +85,9 @@ def prediction(request: Request, model: str, scored: Scored) -> dict[str, Any]:
         "calls": [{"name": call.name, "arguments": call.arguments} for call in scored.reading.calls],
         "attempt": attempted(scored.judgement),
         "outcome": scored.judgement.outcome,
+        "components": scored.judgement.components,
         "points": scored.score.points,
+        "parts": {name: part for name, part in scored.score.parts.items() if part or name == "outcome"},
         "truncated": scored.completion.truncated,
         "tokens": scored.completion.tokens,
     }

@@ -1,4 +1,7 @@
-"""Inline SVG for the report of a sweep; points keep one colour in all charts, and the page decides how light it is."""
+"""Inline SVG for reports that hold points or runs against each other: trade-off, one setting's effect, training curves.
+
+Each point keeps one colour in all charts, and the page decides how light it is.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +17,26 @@ _FEW = 8  # so many values of a setting stand side by side; more of them lie whe
 
 
 class Dot(NamedTuple):
-    """A point of a sweep in the charts: its number and colour, both error rates and their intervals."""
+    """A point in the charts: the few words beside it, its colour, its whole name, both error rates, their intervals."""
 
-    number: int
+    label: str
     hue: int
-    job: str
+    name: str
     false: float
     missed: float
     false_ci: Sequence[float]
     missed_ci: Sequence[float]
-    chosen: bool
+    chosen: bool = False
 
 
 class Curve(NamedTuple):
     """What one point logged of one metric: steps and values."""
 
-    number: int
+    name: str
     hue: int
-    job: str
     steps: Sequence[float]
     values: Sequence[float]
-    chosen: bool
+    chosen: bool = False
 
 
 class _Plane:
@@ -89,8 +91,9 @@ class _Plane:
             wide = 7.5 * len(text)
             corners = [(self.x(x) + right, self.y(y) + down) for down in (-20, 8) for right in (9, -9 - wide)]
             boxes = [(left, top, left + wide, top + 13) for left, top in corners]
-            free = [box for box in boxes if not any(_overlap(box, other) for other in taken)]
-            left, _, _, floor = box = (free or boxes)[0]
+            inside = [box for box in boxes if box[0] >= 0 and box[2] <= self.width] or boxes
+            free = [box for box in inside if not any(_overlap(box, other) for other in taken)]
+            left, _, _, floor = box = (free or inside)[0]
             taken.append(box)
             self._words("value", left, floor - 2, text, "start")
 
@@ -120,19 +123,23 @@ def front(dots: Sequence[Dot]) -> list[Dot]:
     return kept
 
 
-def trade_off(dots: Sequence[Dot], max_false: float, max_missed: float) -> str:
-    """False against missed calls: every point with both its intervals, the front, and the corner within the bounds."""
+def trade_off(dots: Sequence[Dot], bounds: tuple[float, float] | None = None) -> str:
+    """False against missed calls: every point with both its intervals, the front, and the corner within the bounds,
+    of false and of missed calls, where there are any.
+    """
+    max_false, max_missed = bounds or (0.0, 0.0)
     across = ticks(0.0, max(max_false, *(dot.false_ci[1] for dot in dots)))
     up = ticks(0.0, max(max_missed, *(dot.missed_ci[1] for dot in dots)))
     spoken = "Missed calls against false calls. " + " ".join(
-        f"{dot.job}: false {percent(dot.false)}, missed {percent(dot.missed)}." for dot in dots
+        f"{dot.name}: false {percent(dot.false)}, missed {percent(dot.missed)}." for dot in dots
     )
     plane = _Plane((960, 420), (0.0, across[-1]), (0.0, up[-1]), spoken)
-    x, y = plane.x(max_false), plane.y(max_missed)
-    plane.parts.append(
-        f'<rect class="within" x="{LEFT}" y="{y}" width="{x - LEFT:.1f}" height="{plane.y(0) - y:.1f}">'
-        "<title>within both bounds</title></rect>"
-    )
+    if bounds:
+        x, y = plane.x(max_false), plane.y(max_missed)
+        plane.parts.append(
+            f'<rect class="within" x="{LEFT}" y="{y}" width="{x - LEFT:.1f}" height="{plane.y(0) - y:.1f}">'
+            "<title>within both bounds</title></rect>"
+        )
     plane.grid(up, _percent)
     plane.below([(tick, _percent(tick)) for tick in across], "false calls")
     steps: list[tuple[float, float]] = []
@@ -148,12 +155,11 @@ def trade_off(dots: Sequence[Dot], max_false: float, max_missed: float) -> str:
         same.setdefault((dot.false, dot.missed), []).append(dot)
     for (false, missed), group in same.items():
         chosen = [dot for dot in group if dot.chosen]
-        title = "; ".join(f"{dot.number} {dot.job}" for dot in group)
-        title += f": false {percent(false)}, missed {percent(missed)}"
+        title = f"{'; '.join(dot.name for dot in group)}: false {percent(false)}, missed {percent(missed)}"
         if chosen:
             plane.dot("ring", false, missed, 11)
         plane.dot("dot", false, missed, 6, _hue((chosen or group)[0].hue), title)
-    plane.labels({place: ", ".join(str(dot.number) for dot in group) for place, group in same.items()})
+    plane.labels({place: ", ".join(dot.label for dot in group) for place, group in same.items()})
     return plane.done()
 
 
@@ -180,7 +186,7 @@ def dose(key: str, values: Sequence[str], dots: Sequence[Dot]) -> str:
     for tone, line in means.items():
         for dot, value in zip(dots, values, strict=True):
             rate = getattr(dot, tone)
-            plane.dot(f"faint {tone}", place[value], rate, 4, title=f"{dot.number} {dot.job}: {percent(rate)}")
+            plane.dot(f"faint {tone}", place[value], rate, 4, title=f"{dot.name}: {percent(rate)}")
         if apart:
             plane.line(f"mean {tone}", line)
             for x, y in line:
@@ -188,20 +194,19 @@ def dose(key: str, values: Sequence[str], dots: Sequence[Dot]) -> str:
     return plane.done()
 
 
-def curves(label: str, lines: Sequence[Curve]) -> str:
+def curves(label: str, lines: Sequence[Curve], size: tuple[int, int] = (470, 270)) -> str:
     """What was logged while training, a line for each point; that of the recommended one is thick."""
     steps = [step for line in lines for step in line.steps]
     values = [value for line in lines for value in line.values]
     up = ticks(min(values), max(values))
     across = ticks(min(steps), max(steps))
-    plane = _Plane(
-        (470, 270), (min(steps), max(steps)), (up[0], up[-1]), f"{label} while training, of {len(lines)} points"
-    )
+    whose = lines[0].name if len(lines) == 1 else f"{len(lines)} points"
+    plane = _Plane(size, (min(steps), max(steps)), (up[0], up[-1]), f"{label} while training, of {whose}")
     plane.grid(up, lambda tick: f"{tick:g}")
     plane.below([(tick, f"{tick:g}") for tick in across if min(steps) <= tick <= max(steps)], f"{label}, by step")
     for line in sorted(lines, key=lambda one: one.chosen):
         kind = "curve chosen" if line.chosen else "curve"
-        plane.line(kind, list(zip(line.steps, line.values, strict=True)), _hue(line.hue), f"{line.number} {line.job}")
+        plane.line(kind, list(zip(line.steps, line.values, strict=True)), _hue(line.hue), line.name)
     return plane.done()
 
 

@@ -56,7 +56,7 @@ def page(folder: Path, summary: Fields, sweep: SweepConfig, command: str | None,
         counts=_counts(measured),
         bounds=_objective.bounds(sweep),
         goal=_goal(sweep),
-        trade_off=Markup(trade_off(dots, sweep.max_false, sweep.max_missed)) if dots else None,
+        trade_off=Markup(trade_off(dots, (sweep.max_false, sweep.max_missed))) if dots else None,
         doses=[
             Markup(dose(key, [row["values"][key] for row in measured], dots)) for key in _varying(summary, measured)
         ],
@@ -97,7 +97,12 @@ def _row(number: int, entry: Fields, hue: Mapping[str, int], chosen: str | None)
 def _dot(row: Fields) -> Dot:
     false, missed = row["rates"][FALSE], row["rates"][MISSED]
     ends = (false["ci"] or [false["value"]] * 2, missed["ci"] or [missed["value"]] * 2)
-    return Dot(row["number"], row["hue"], row["job"], false["value"], missed["value"], *ends, row["chosen"])
+    return Dot(str(row["number"]), row["hue"], _name(row), false["value"], missed["value"], *ends, row["chosen"])
+
+
+def _name(row: Fields) -> str:
+    """A point as the charts name it: its number in the table, and its job."""
+    return f"{row['number']} {row['job']}"
 
 
 def _counts(measured: Sequence[Fields]) -> str:
@@ -135,8 +140,8 @@ def _logged(run: Path, rows: Sequence[Fields]) -> list[tuple[str, list[Curve]]]:
             seen = [(each["step"], each[name]) for each in logged if isinstance(each.get(name), int | float)]
             if len(seen) > 1:
                 steps, values = zip(*seen, strict=True)
-                curve = Curve(row["number"], row["hue"], row["job"], steps, values, row["chosen"])
-                if all(each.number != row["number"] for each in found.setdefault(label, [])):
+                curve = Curve(_name(row), row["hue"], steps, values, row["chosen"])
+                if all(each.name != curve.name for each in found.setdefault(label, [])):
                     found[label].append(curve)
     return list(found.items())[:_DRAWN]
 

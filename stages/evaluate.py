@@ -34,6 +34,7 @@ STAGE_OF: dict[str, str] = {stage: stage for stage in ADAPTERS} | {"merged": "me
 PARENTS = ADAPTERS[:1]
 OPTIONAL = (*ADAPTERS[1:], "merge")
 BLOCKS = ("model", "data", "reward")
+VERSION = 2
 
 
 class Config(BaseModel):
@@ -72,6 +73,7 @@ def run(job: Job) -> dict[str, Any]:
     from stages import _scoring
     from stages._constrained import Guide
     from stages._files import read_json, write_jsonl, write_text
+    from stages._history import history
     from stages._model import load_tokenizer
     from stages._report import facts, render
     from stages._summary import expected_against_predicted
@@ -121,7 +123,8 @@ def run(job: Job) -> dict[str, Any]:
         job.record(constrained={"loosened": guide.loosened, "released": guide.released})
         for note in guide.notes():
             job.say(f"constrained: {note}")
-    write_text(job.folder / "report.html", render(metrics, rows, predictions, facts(job, data.digest), merged_from))
+    about = (facts(job, data.digest), merged_from, history(job.folder, settings))
+    write_text(job.folder / "report.html", render(metrics, rows, predictions, *about))
     print("", "expected against predicted", *expected_against_predicted(rows, predictions), sep="\n", flush=True)
     return metrics
 

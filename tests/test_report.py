@@ -10,11 +10,13 @@ import pytest
 
 from data.dialects import native
 from data.formats.world import write_request
-from data.transcript import AcceptedCall, Expected, Message, Request, Tool, ToolCall
-from rewards import OUTCOMES, RewardConfig, judge, points
+from data.transcript import AcceptedCall, Expected, Message, Reading, Request, Tool, ToolCall
+from rewards import OUTCOMES, Judgement, RewardConfig, judge, points
 from stages import _charts, _report
 from stages._examples import clip, expected_text, instructive, most_better, one_line, visible
-from stages._metrics import DENOMINATORS, attempted, metrics
+from stages._metrics import DENOMINATORS, metrics
+from stages._sampling import Completion
+from stages._scoring import Scored, prediction
 from stages._summary import expected_against_predicted, tables, verdict
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -62,23 +64,21 @@ def request(number: int, expected: Expected, kind: str = "plain", text: str = "h
     return Request(f"r{number:03}", kind, (tool,), (Message("user", text),), expected, unseen=unseen)
 
 
+def scored(asked: Request, text: str, reading: Reading, judgement: Judgement) -> Scored:
+    """What a model said, with what it is worth by the default table."""
+    score = points(judgement, RewardConfig(), asked, reading)
+    return Scored(Completion(text, 0.0, len(text.split()), False), reading, judgement, score)
+
+
 def evaluated(requests: list[Request], said: dict[str, list[str]]) -> tuple[dict, list, dict]:
     """metrics.json, requests.jsonl and predictions.jsonl (by model and id) for what these models said."""
-    table, found, predictions = RewardConfig(), {}, {}
+    found, predictions = {}, {}
     for model, texts in said.items():
         readings = [native.read(text, each.tools) for each, text in zip(requests, texts, strict=True)]
         judgements = [judge(each, reading) for each, reading in zip(requests, readings, strict=True)]
         found[model] = metrics(requests, readings, judgements)
         predictions[model] = {
-            each.id: {
-                "id": each.id,
-                "model": model,
-                "completion": text,
-                "calls": [{"name": call.name, "arguments": call.arguments} for call in reading.calls],
-                "attempt": attempted(judgement),
-                "outcome": judgement.outcome,
-                "points": points(judgement, table, each, reading).points,
-            }
+            each.id: prediction(each, model, scored(each, text, reading, judgement))
             for each, text, reading, judgement in zip(requests, texts, readings, judgements, strict=True)
         }
     return found, [write_request(each) for each in requests], predictions
@@ -177,10 +177,12 @@ def test_merged_is_held_against_the_model_it_was_made_from_where_that_is_known()
     assert _report.same_completions(predictions, "kto") is None
 
 
-def test_a_page_of_one_model_has_no_verdict_and_no_examples() -> None:
+def test_a_page_of_one_model_has_no_verdict_and_no_examples_but_its_worst_answers() -> None:
     found, rows, predictions = mixed()
     parsed = Page(page(({"base": found["base"]}, rows, {"base": predictions["base"]})))
-    assert "article" not in parsed.tags
+    headings = " ".join(parsed.text)
+    assert "instructive predictions" not in headings
+    assert "The worst answers of base" in headings
     assert not [each for each in parsed.attributes if each[2] == "tiles"]
 
 

@@ -413,10 +413,10 @@ def test_the_report_shows_points_front_settings_curves_and_what_differs(tasting:
 
 def test_the_front_holds_what_no_point_beats_in_both_errors() -> None:
     def dot(number: int, false: float, missed: float) -> _sweep_charts.Dot:
-        return _sweep_charts.Dot(number, 0, str(number), false, missed, (false, false), (missed, missed), False)
+        return _sweep_charts.Dot(str(number), 0, str(number), false, missed, (false, false), (missed, missed))
 
     dots = [dot(1, 0.1, 0.1), dot(2, 0.0, 0.3), dot(3, 0.1, 0.2), dot(4, 0.3, 0.0), dot(5, 0.3, 0.3), dot(6, 0.0, 0.4)]
-    assert [each.number for each in _sweep_charts.front(dots)] == [2, 1, 4]
+    assert [each.label for each in _sweep_charts.front(dots)] == ["2", "1", "4"]
 
 
 @pytest.mark.parametrize(
