@@ -202,6 +202,7 @@ def _dataset(
         for request in part:
             said = [request.gold, *([request.rejected] if request.rejected else [])]
             row = [rows_of_the_world.write_request(request), *(turn and turn.as_chat() for turn in said)]
+            row += [{act: turn.as_chat() for act, turn in request.others.items()}] if request.others else []
             digest.update(jsontext.canonical(row) + b"\n")
     counts = {
         "sft": len(sft),

@@ -127,8 +127,8 @@ class Transcript:
 class Request:
     """What the model is asked: tools, messages up to where the assistant speaks, and what would be right there.
 
-    `gold` is the assistant turn of the data, `rejected` one that the data says is worse; `unseen` says that no offered
-    tool occurs in the training transcripts.
+    `gold` is the assistant turn of the data, `rejected` one that the data says is worse, `others` one for each act that
+    is not right, where the data has such; `unseen` says that no offered tool occurs in the training transcripts.
     """
 
     id: str
@@ -139,6 +139,7 @@ class Request:
     gold: Message | None = None
     unseen: bool = False
     rejected: Message | None = None
+    others: dict[Act, Message] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,23 +243,28 @@ def asked(teacher: Any, how: Logits, ids: Any, mask: Any, columns: Any, answer: 
         return targets(logits[:, : how.vocabulary], how.temperature, how.top_k)
 
 
-def taught_rows(teacher: Any, how: Logits, rows: Sequence[Row], at_once: int, pad: int) -> list[Targets]:
-    """The teacher's distributions at the answer tokens of each row, `at_once` rows of like length at a time."""
+def padded(rows: Sequence[Row], pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ids, labels and attention mask of rows, each [rows, length], padded on the right to a multiple of 32."""
     import torch
 
+    longest = -(-max(len(row.input_ids) for row in rows) // _WIDTH) * _WIDTH
+    ids = torch.full((len(rows), longest), pad)
+    labels, mask = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
+    for number, row in enumerate(rows):
+        length = len(row.input_ids)
+        ids[number, :length], mask[number, :length] = torch.tensor(row.input_ids), 1
+        labels[number, :length] = torch.tensor(row.labels)
+    return ids, labels, mask
+
+
+def taught_rows(teacher: Any, how: Logits, rows: Sequence[Row], at_once: int, pad: int) -> list[Targets]:
+    """The teacher's distributions at the answer tokens of each row, `at_once` rows of like length at a time."""
     place = next(teacher.parameters()).device
     order = sorted(range(len(rows)), key=lambda number: len(rows[number].input_ids))
     found: dict[int, Targets] = {}
     for start in range(0, len(order), at_once):
         numbers = order[start : start + at_once]
-        longest = -(-max(len(rows[number].input_ids) for number in numbers) // _WIDTH) * _WIDTH
-        ids = torch.full((len(numbers), longest), pad)
-        labels, mask = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
-        for row, number in enumerate(numbers):
-            length = len(rows[number].input_ids)
-            ids[row, :length], mask[row, :length] = torch.tensor(rows[number].input_ids), 1
-            labels[row, :length] = torch.tensor(rows[number].labels)
-        ids, labels, mask = ids.to(place), labels.to(place), mask.to(place)
+        ids, labels, mask = (each.to(place) for each in padded([rows[number] for number in numbers], pad))
         columns = answer_columns(labels)
         answer = labels[:, columns + 1] != IGNORED
         all_of_them = asked(teacher, how, ids, mask, columns, answer)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stages import _benchmarks
 from stages._charts import interval, percent, points
 from stages._examples import asked, expected_text, instructive, one_line
 from stages._files import read_json, read_jsonl
@@ -40,7 +41,7 @@ def findings(
     metrics: Mapping[str, Fields], requests: Sequence[Fields], predictions: Predictions, merged_from: str | None = None
 ) -> list[str]:
     """Tables and verdict."""
-    return [*tables(metrics), "", *verdict(metrics, requests, predictions, merged_from)]
+    return [*tables(metrics), *_benchmarks.lines(metrics), "", *verdict(metrics, requests, predictions, merged_from)]
 
 
 def table(metrics: Mapping[str, Fields]) -> list[str]:

@@ -5,7 +5,8 @@
 One greedy answer a request and model, computed in float32 on a CPU. Needs sft; other adapters and merged join where
 they are done. Writes evaluate/{metrics.json,requests.jsonl,predictions.jsonl,report.html}, and with `constrained` the
 second answers to constrained.jsonl and their rates below each model's `constrained`. After an interruption, models that
-have answered are not asked again. Left out: sampling, and judging texts by anything but rules.
+have answered are not asked again. stages/_ability.py says what of the base's ability is watched, stages/_benchmarks.py
+what rows of bfcl and when2call get besides. Left out: sampling, and judging texts by anything but rules.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from data.transcript import Request
     from stages._constrained import Guide
     from stages._job import Job
+    from stages._likelihood import Likelihoods
     from stages._sampling import Completion
     from stages._settings import Settings
 
@@ -41,8 +43,9 @@ class Config(BaseModel):
     """Settings of stage=evaluate, and of the short evaluation at the end of stages that train."""
 
     model_config = ConfigDict(extra="forbid")
-    FREE: ClassVar[tuple[str, ...]] = ("batch_size",)
-    OWN: ClassVar[tuple[str, ...]] = ("models", "constrained")  # the short evaluations ask one model, freely
+    FREE: ClassVar[tuple[str, ...]] = ("batch_size", "max_perplexity_ratio")
+    # The short evaluations ask one model, freely, and compare it with none.
+    OWN: ClassVar[tuple[str, ...]] = ("models", "constrained", "ability_requests")
 
     models: list[Name] | None = Field(None, min_length=1)
     """Which of base, sft, dpo, kto, ppo, grpo and merged; without it, base and all that are done."""
@@ -64,13 +67,18 @@ class Config(BaseModel):
             check_installed("llguidance")
         return constrained
 
+    ability_requests: int = Field(48, ge=0)
+    """Requests without a call whose right text every model weighs, evenly spaced: its perplexity against the base's."""
+    max_perplexity_ratio: float | None = Field(1.5, gt=0)
+    """Warn where a model's perplexity is more than so many times the base's; null never does."""
+
 
 def run(job: Job) -> dict[str, Any]:
     """Ask every model; returns the contract's fields for each."""
     models = chosen(job)
     from data import dialects, load
     from data.formats.world import write_request
-    from stages import _scoring
+    from stages import _benchmarks, _scoring
     from stages._constrained import Guide
     from stages._files import read_json, write_jsonl, write_text
     from stages._history import history
@@ -101,18 +109,20 @@ def run(job: Job) -> dict[str, Any]:
     job.rewind(0)
     metrics: dict[str, Any] = {}
     predictions: dict[str, dict[str, Any]] = {}
+    answers: dict[str, _benchmarks.Answers] = {}
     held: list[dict[str, Any]] = []
     for step, model in enumerate(models, 1):
-        completions = answered.get(model) or ask(job, model, requests, dialect)
+        completions, likelihoods = answered.get(model) or ask(job, model, requests, dialect)
         scored = _scoring.score_singles(requests, completions, dialect, settings.reward)
         metrics[model] = _scoring.measure(requests, scored)
+        answers[model] = _benchmarks.Answers(scored, likelihoods)
         predictions[model] = {
-            request.id: _scoring.prediction(request, model, each)
-            for request, each in zip(requests, scored, strict=True)
+            request.id: _scoring.prediction(request, model, each) | ({"likelihoods": weighed} if weighed else {})
+            for request, each, weighed in zip(requests, scored, likelihoods, strict=True)
         }
         write_jsonl(job.folder / "predictions.jsonl", [row for each in predictions.values() for row in each.values()])
         if guide:
-            completions = answered_held.get(model) or ask(job, model, requests, dialect, guide)
+            completions, _ = answered_held.get(model) or ask(job, model, requests, dialect, guide)
             scored = _scoring.score_singles(requests, completions, dialect, settings.reward)
             metrics[model]["constrained"] = _scoring.measure_together(requests, scored)
             held += [_scoring.prediction(request, model, each) for request, each in zip(requests, scored, strict=True)]
@@ -123,6 +133,13 @@ def run(job: Job) -> dict[str, Any]:
         job.record(constrained={"loosened": guide.loosened, "released": guide.released})
         for note in guide.notes():
             job.say(f"constrained: {note}")
+    of_bfcl = _benchmarks.reads_bfcl(settings.data)
+    for model, more in _benchmarks.measure(requests, answers, categories=of_bfcl).items():
+        metrics[model] |= more
+        if of_bfcl and (
+            left := _benchmarks.write_results(job.folder / "bfcl" / model, requests, answers[model].scored)
+        ):
+            job.say(f"bfcl/{model}: {left} answers left out, whose ids the leaderboard's scorer cannot sort")
     about = (facts(job, data.digest), merged_from, history(job.folder, settings))
     write_text(job.folder / "report.html", render(metrics, rows, predictions, *about))
     print("", "expected against predicted", *expected_against_predicted(rows, predictions), sep="\n", flush=True)
@@ -132,11 +149,15 @@ def run(job: Job) -> dict[str, Any]:
 def after(job: Job) -> None:
     """What was found, now or by an earlier call; the merged model's card gets it too."""
     from stages import _card
+    from stages._ability import warnings
+    from stages._files import read_json
     from stages._summary import evaluation_in, findings
 
     if job.has("merge"):
         _card.write(job.parent("merge"), job.settings)
 
+    for line in warnings(read_json(job.folder / "metrics.json"), job.config.max_perplexity_ratio):
+        job.say(line)
     if job.settings.asked == job.name:  # a longer run ends with these lines itself
         print(
             "", *findings(*evaluation_in(job.folder)), "", f"report: {job.folder / 'report.html'}", sep="\n", flush=True
@@ -165,8 +186,11 @@ def chosen(job: Job) -> list[str]:
 
 def ask(
     job: Job, model: str, requests: Sequence[Request], dialect: ModuleType, guide: Guide | None = None
-) -> list[Completion]:
-    """One greedy completion of each request, by one model, which is let go of afterwards; with a guide, held to it."""
+) -> tuple[list[Completion], list[Likelihoods]]:
+    """One greedy completion of each request, by one model, which is let go of afterwards, and how likely the turns of
+    the data are; with a guide, completions held to it alone.
+    """
+    from stages._likelihood import likelihoods, turns_of
     from stages._model import load_base, load_policy, load_tokenizer, plain_config
     from stages._sampling import generate
 
@@ -175,11 +199,12 @@ def ask(
         config = plain_config(job.parent("merge") / "model", config)
     adapter = job.parent(model) / "adapter" if model in ADAPTERS else None
     policy = load_policy(config, adapter) if adapter else load_base(config)
-    return [
+    tokenizer = load_tokenizer(config)
+    completions = [
         row[0]
         for row in generate(
             policy,
-            load_tokenizer(config),
+            tokenizer,
             dialect,
             requests,
             max_new_tokens=job.config.max_new_tokens or config.max_new_tokens,
@@ -190,19 +215,34 @@ def ask(
             guide=guide,
         )
     ]
+    if guide:
+        return completions, []
+    turns = turns_of(requests, job.config.ability_requests)
+    label = f"{model}, given turns"
+    return completions, likelihoods(policy, tokenizer, dialect, requests, turns, config.micro_batch, label, job)
 
 
-def _answered(job: Job, name: str, requests: Sequence[Request]) -> dict[str, list[Completion]]:
-    """The completions in a file of rows, of models that an interrupted attempt had been through with."""
+def _answered(
+    job: Job, name: str, requests: Sequence[Request]
+) -> dict[str, tuple[list[Completion], list[Likelihoods]]]:
+    """The completions in a file of rows, of models that an interrupted attempt had been through with, and what they
+    weighed.
+    """
     from stages._files import read_jsonl
+    from stages._likelihood import Likelihood
     from stages._sampling import Completion
 
     path = job.folder / f"{name}.jsonl"
-    found: dict[str, dict[str, Completion]] = {}
+    found: dict[str, dict[str, tuple[Completion, Likelihoods]]] = {}
     for row in read_jsonl(path) if job.resuming and path.exists() else ():
         completion = Completion(row["completion"], 0.0, row["tokens"], row["truncated"])
-        found.setdefault(row["model"], {})[row["id"]] = completion
-    whole = {model: [rows[each.id] for each in requests] for model, rows in found.items() if len(rows) == len(requests)}
+        weighed: Likelihoods = {act: Likelihood(*each) for act, each in row.get("likelihoods", {}).items()}
+        found.setdefault(row["model"], {})[row["id"]] = completion, weighed
+    whole = {
+        model: ([rows[each.id][0] for each in requests], [rows[each.id][1] for each in requests])
+        for model, rows in found.items()
+        if len(rows) == len(requests)
+    }
     if whole:
         job.say(f"{name} of {', '.join(whole)} are there already")
     return whole

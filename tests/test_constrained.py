@@ -447,10 +447,10 @@ def twice(bench: Bench, constrained: Any) -> list[tuple[str, bool]]:
     """Let the models of a bench answer `constrained(model, request)` where they are held; returns who is asked."""
     asked: list[tuple[str, bool]] = []
 
-    def ask(job: Job, model: str, requests: Any, dialect: Any, held: Guide | None = None) -> list[Completion]:
+    def ask(job: Job, model: str, requests: Any, dialect: Any, held: Guide | None = None) -> Any:
         asked.append((model, held is not None))
         said = constrained if held else bench.said
-        return [Completion(said(model, one), -1.0, 9, False) for one in requests]
+        return [Completion(said(model, one), -1.0, 9, False) for one in requests], [{} for _ in requests]
 
     bench.monkeypatch.setattr(evaluate, "ask", ask)
     bench.monkeypatch.setattr("stages._model.load_tokenizer", lambda config: load_tokenizer(TINY))

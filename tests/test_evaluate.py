@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from stages import evaluate
 from stages._errors import UserError
 from stages._files import write_json
 from stages._job import Job
+from stages._likelihood import Likelihood, Likelihoods
 from stages._manifest import SCHEMA
 from stages._sampling import Completion
 from stages._schema import block_class
@@ -59,6 +61,7 @@ class Bench:
     monkeypatch: pytest.MonkeyPatch
     asked: list[str] = field(default_factory=list)
     said: Callable[[str, Request], str] = field(default_factory=lambda: habit)
+    weighed: Callable[[str, Request], Likelihoods] = field(default_factory=lambda: lambda model, request: {})
 
     def __post_init__(self) -> None:
         for name, count in (("train", 4), ("test", 10)):
@@ -67,9 +70,12 @@ class Bench:
         self.monkeypatch.setattr("stages._model.load_tokenizer", lambda config: Tokenizer())
         self.monkeypatch.setattr(evaluate, "ask", self.ask)
 
-    def ask(self, job: Job, model: str, requests: Sequence[Request], dialect: Any) -> list[Completion]:
+    def ask(
+        self, job: Job, model: str, requests: Sequence[Request], dialect: Any
+    ) -> tuple[list[Completion], list[Likelihoods]]:
         self.asked.append(model)
-        return [Completion(self.said(model, request), -1.0, 9, False) for request in requests]
+        completions = [Completion(self.said(model, request), -1.0, 9, False) for request in requests]
+        return completions, [self.weighed(model, request) for request in requests]
 
     def job(self, stages: tuple[str, ...] = ("sft", "dpo", "merge"), resuming: bool = False, **config: Any) -> Job:
         data = {"format": "openai", "train": f"{self.folder}/train.jsonl", "test": f"{self.folder}/test.jsonl"}
@@ -271,7 +277,85 @@ def test_models_are_loaded_as_they_were_trained_and_merged_ones_from_their_own_f
 
     monkeypatch.setattr(_model, "load_policy", load_policy)
     requests = load.load(job.settings.data).test
-    answers = {model: evaluate.ask(job, model, requests, native) for model in ("base", "dpo", "merged")}
+    asked = {model: evaluate.ask(job, model, requests, native) for model in ("base", "dpo", "merged")}
+    answers = {model: completions for model, (completions, _) in asked.items()}
     assert seen == [(str(base), job.parent("dpo") / "adapter")]
     assert answers["base"] == answers["dpo"] == answers["merged"]  # the same random weights each time
     assert all(len(rows) == len(requests) and all(row.tokens <= 4 for row in rows) for rows in answers.values())
+    assert asked["base"][1] == asked["merged"][1]
+    assert [set(each) for each in asked["base"][1]] == [set() if n % 2 == 0 else {"answer"} for n in range(10)]
+
+
+def test_a_model_that_loses_the_right_texts_is_told_of_and_what_it_weighed_survives_an_interruption(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def weighed(model: str, request: Request) -> Likelihoods:
+        lost = {"sft": 3.0, "dpo": 0.5}.get(model, 0.0)
+        return {"answer": Likelihood(-1.0 - lost, 2)} if request.expected.act == "answer" else {}
+
+    def stop_at_dpo(model: str, request: Request) -> str:
+        if model == "dpo":
+            raise KeyboardInterrupt
+        return habit(model, request)
+
+    bench.weighed = weighed
+    whole = evaluate.run(bench.job())
+    assert whole["base"]["ability"]["perplexity"] == pytest.approx(math.exp(0.5))
+    assert whole["sft"]["ability"]["perplexity_ratio"] == pytest.approx(math.exp(1.5))
+    assert whole["dpo"]["ability"]["exact_answer_change"] == 1.0  # base says Hm.
+    bench.said = stop_at_dpo
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.run(bench.job())
+    bench.said = habit
+    job = bench.job(resuming=True)
+    assert evaluate.run(job) == whole
+    write_json(job.folder / "metrics.json", whole)
+    capsys.readouterr()
+    evaluate.after(job)
+    told = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert len(told) == 1
+    assert "sft" in told[0]
+    assert "4.48 [4.48, 4.48] times" in told[0]
+    evaluate.after(bench.job(max_perplexity_ratio=None))
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_rows_of_bfcl_are_scored_by_category_and_written_as_the_leaderboard_reads_them(bench: Bench) -> None:
+    rows = {
+        "multiple": [{"get_weather": {"city": ["Oslo"]}}, {"get_weather": {"city": ["Rome"]}}],
+        "irrelevance": [None, None, None],
+    }
+    for category, wanted in rows.items():
+        questions = [
+            {
+                "id": f"{category}_{n}",
+                "question": [[{"role": "user", "content": "Weather in Oslo?"}]],
+                "function": TOOLS,
+            }
+            for n in range(len(wanted))
+        ]
+        answers = [{"id": f"{category}_{n}", "ground_truth": [one]} for n, one in enumerate(wanted) if one]
+        (bench.folder / "bfcl").mkdir(exist_ok=True)
+        for name, content in ((category, questions), (f"{category}_answer", answers)):
+            if content:
+                path = bench.folder / "bfcl" / f"{name}.jsonl"
+                path.write_text("".join(json.dumps(each) + "\n" for each in content))
+    job = bench.job(stages=("sft",))
+    data = job.settings.blocks["data"].model_copy(update={"test": f"{bench.folder}/bfcl", "test_format": "auto"})
+    job.settings.blocks["data"] = data
+    metrics = evaluate.run(job)
+    assert {name: fields["accuracy"] for name, fields in metrics["base"]["bfcl"].items()} == {
+        "irrelevance": 1.0,
+        "multiple": 0.0,
+    }
+    assert {name: (each["n"], each["accuracy"]) for name, each in metrics["sft"]["bfcl"].items()} == {
+        "irrelevance": (3, 0.0),
+        "multiple": (2, 0.5),
+    }
+    call = [{"get_weather": '{"city": "Oslo"}'}]
+    assert bench.rows("bfcl/sft/BFCL_v4_multiple_result.json") == [
+        {"id": "multiple_0", "result": call},
+        {"id": "multiple_1", "result": call},
+    ]
+    assert [each["result"] for each in bench.rows("bfcl/base/BFCL_v4_irrelevance_result.json")] == ["Hm."] * 3
+    assert "BFCL by category" in (job.folder / "report.html").read_text()

@@ -18,6 +18,7 @@ from data.transcript import (
     AcceptedCall,
     Expected,
     Message,
+    Request,
     RowError,
     Tool,
     ToolCall,
@@ -344,6 +345,27 @@ def test_a_question_of_when2call_is_a_request_with_one_of_four_acts(right, text,
     assert (request.gold is None) == (text is None)
 
 
+def test_a_question_of_when2call_keeps_a_turn_for_each_act_that_is_not_right():
+    answers = {
+        "direct": "It is 4.",
+        "tool_call": '[{"name": "get_weather", "arguments": {"city": "Oslo"}}]',
+        "request_for_info": "Which city?",
+        "cannot_answer": "<TOOLCALL>[]</TOOLCALL>",  # no refusal, and no call either
+        "other": "x",
+    }
+    row = {"question": "Weather?", "correct_answer": "request_for_info", "tools": [json.dumps(FLAT)]}
+    request = when2call.read(row | {"answers": answers}, "x:1")
+    assert request.gold == Message("assistant", "Which city?")
+    assert request.others == {
+        "answer": Message("assistant", "It is 4."),
+        "call": Message("assistant", tool_calls=(ToolCall("get_weather", {"city": "Oslo"}),)),
+        "refuse": Message("assistant"),
+    }
+    for broken in ("get weather", None, "[]"):
+        other = when2call.read(row | {"answers": answers | {"tool_call": broken}}, "x:1").others
+        assert set(other) == {"answer", "refuse"}
+
+
 ASKED = {"role": "user", "content": "Weather?"}
 CHOSEN = {"role": "assistant", "content": "", "tool_calls": [CALL]}
 REJECTED = {"role": "assistant", "content": "It is fine."}
@@ -512,6 +534,21 @@ def test_a_transcript_of_the_world_survives_being_written_and_read(turns, tools,
     transcript = Transcript("t1", tuple(tools), tuple(messages), kind, expected)
     line = jsontext.dumps(world.write(transcript))
     assert world.read(jsontext.loads(line), "x:1") == transcript
+
+
+def test_a_request_survives_being_written_and_read_as_a_row_of_the_world():
+    calls = (AcceptedCall("get_weather", {"city": ["Oslo", "oslo"], "days": [3]}, ("days",)),)
+    tool = Tool("get_weather", "Weather.", SCHEMA)
+    request = Request("r1", "needed", (tool,), (Message("system", "Be brief."), ASK), Expected("call", calls))
+    assert world.read(jsontext.loads(jsontext.dumps(world.write_request(request))), "x:1") == request
+    assert formats.guess([world.write_request(request)])[0] == "world"
+
+
+def test_a_request_must_end_where_an_assistant_is_to_speak():
+    for messages in ([], [ASKED, CHOSEN]):
+        with pytest.raises(RowError) as caught:
+            world.read({"messages": messages, "expected": {"act": "answer"}}, "x:1")
+        assert caught.value.field == "messages"
 
 
 def test_a_world_row_with_a_wrong_answer_key_is_refused():

@@ -182,6 +182,15 @@ def test_greedy_decoding_in_a_padded_batch_is_transformers_greedy_decoding_one_b
         assert completion.truncated == (theirs[-1] not in stops)
 
 
+def test_the_embedded_model_gives_the_same_greedy_answers_in_one_batch_as_one_by_one() -> None:
+    model, tokenizer = load(toys.ROOT / "assets" / "tiny")
+    native = dialects.get("native")
+    together = _sampling.generate(model, tokenizer, native, requests(6), max_new_tokens=24, batch_size=6)
+    alone = _sampling.generate(model, tokenizer, native, requests(6), max_new_tokens=24, batch_size=1)
+    assert [row[0].ids for row in together] == [row[0].ids for row in alone]
+    assert len({len(row[0].ids) for row in alone}) > 1  # some end before others
+
+
 @pytest.mark.parametrize("family", ["gemma3", "tiny_aya"])
 def test_sliding_windows_are_respected_when_prompts_are_padded_and_longer_than_the_window(
     family: str, tmp_path: Path

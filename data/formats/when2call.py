@@ -3,7 +3,8 @@
 Fine-tuning rows are {tools, messages}, preference rows {tools, messages, chosen, rejected}, or chosen_response and
 rejected_response; both write calls as <TOOLCALL>[{"name", "arguments"}]</TOOLCALL>. The multiple-choice and judge rows
 are {tools, question, correct_answer, answers}: the right act, and one text an act, of which the right one is the gold
-turn. Without answers, a row whose right act is a call cannot be used: nothing says which call.
+turn. Without answers, a row whose right act is a call cannot be used: nothing says which call. The texts of the other
+acts are kept to choose from; one that cannot be read is no choice.
 """
 
 from __future__ import annotations
@@ -65,7 +66,18 @@ def _question(row: dict[str, Any], tools: Any, place: str) -> Request:
     if gold and act in ("call", "answer"):
         expected = replace(expected_of(gold), act=act)
     row_id = _rows.row_id({"id": row.get("uuid", row.get("id"))}, place)
-    return Request(row_id, act, tools, (Message("user", question),), expected, gold)
+    read = {ACTS[name]: _other(text, ACTS[name], place) for name, text in answers.items() if name in {*ACTS} - {right}}
+    others = {other: turn for other, turn in read.items() if turn}
+    return Request(row_id, act, tools, (Message("user", question),), expected, gold, others=others)
+
+
+def _other(text: Any, act: Act, place: str) -> Message | None:
+    """The turn of an act that is not right; None where it is lacking, or no turn of that act."""
+    try:
+        turn = _said(Message("assistant", _rows.words(text, place, "answers")), place, "answers", called=act == "call")
+    except RowError:
+        return None
+    return turn if bool(turn.tool_calls) == (act == "call") else None
 
 
 def _turn(value: Any) -> Any:

@@ -1,4 +1,6 @@
-"""Our own rows: all of a transcript, with what is right at each assistant turn; also written, for files and digests."""
+"""Our own rows: all of a transcript with what is right at each assistant turn, or a request with what is right there;
+also written, for files and digests.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,13 @@ from data.transcript import ACTS, AcceptedCall, Expected, RowError, Tool, Transc
 from data.transcript import Request as _Request
 
 
-def read(row: dict[str, Any], place: str) -> Transcript:
-    """An openai row with `id`, `kind` and `expected`: one entry an assistant turn, as `write` writes it, or null."""
+def read(row: dict[str, Any], place: str) -> Transcript | _Request:
+    """An openai row with `id`, `kind` and `expected`: one entry an assistant turn, as `write` writes it, or null.
+
+    Where `expected` is one entry and no list, the row is a request, as `write_request` writes it.
+    """
+    if isinstance(row.get("expected"), dict):
+        return _request(row, place)
     plain = openai.read(row, place)
     entries = _rows.typed(row.get("expected", []), list, place, "expected")
     expected = tuple(
@@ -61,6 +68,15 @@ def write_expected(expected: Expected) -> dict[str, Any]:
         {"name": call.name, "arguments": call.arguments, "optional": list(call.optional)} for call in expected.calls
     ]
     return {"act": expected.act, "calls": calls, "text": expected.text}
+
+
+def _request(row: dict[str, Any], place: str) -> _Request:
+    messages = openai.messages_of(row.get("messages"), place, "messages")
+    if not messages or messages[-1].role == "assistant":
+        raise RowError(place, "messages", "must end where an assistant is to speak")
+    kind = _rows.typed(row.get("kind", ""), str, place, "kind")
+    expected = _expected(row["expected"], place, "expected")
+    return _Request(_rows.row_id(row, place), kind, _rows.tools(row.get("tools"), place), tuple(messages), expected)
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
