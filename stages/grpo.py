@@ -6,8 +6,8 @@ TRL's GRPOTrainer or RLOOTrainer goes on with the SFT adapter. Each step samples
 the data's preference requests and scores them by the reward table, or by a reward model, which is trained first where
 it is missing; what an answer is worth above the others of its group is its advantage:
 
-    grpo   A = (r - mean of the group) / standard deviation of the group (Shao et al. 2024, arXiv 2402.03300); a term
-           beta KL(policy || reference) for each token is in the loss
+    grpo   A = (r - mean of the group) / standard deviation of the step, or of the group as in Shao et al. 2024 (arXiv
+           2402.03300); a term beta KL(policy || reference) for each token is in the loss
     rloo   A = r' - mean r' of the others in the group, r' = r - beta log(policy / reference) of the whole answer
            (Ahmadian et al. 2024, arXiv 2402.14740)
 
@@ -65,11 +65,11 @@ class Config(TrainingConfig):
     """rules: the points of the reward table; model: what stage=reward_model says, which is trained first if need be."""
     group_size: int = Field(8, ge=2)
     """Answers sampled for each request."""
-    batch_size: int = Field(64, ge=2)
+    batch_size: int = Field(128, ge=2)
     """Answers a step, a multiple of group_size. What does not fit at once (model.micro_batch) is accumulated."""
-    iterations: int = Field(1, ge=1)
+    iterations: int = Field(2, ge=1)
     """Steps on the same samples; in the first of them every ratio is 1, so that nothing is clipped."""
-    max_steps: int | None = Field(80, ge=1)
+    max_steps: int | None = Field(110, ge=1)
     """Stop after so many steps, whatever the epochs; null: epochs count."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the requests, where max_steps is null."""
@@ -78,8 +78,8 @@ class Config(TrainingConfig):
     epsilon: float = Field(0.2, gt=0)
     """How far a ratio may be from 1 before it is clipped."""
     scale_rewards: Literal["group", "batch", "none"] | None = None
-    """What advantages are divided by: the standard deviation of rewards in the group (default of grpo), of the whole
-    step, or nothing (default of rloo, which has no group)."""
+    """What advantages are divided by: the standard deviation of rewards in the whole step (default of grpo), which
+    leaves a dear mistake dearer than a cheap one, in the group, which does not, or nothing (default of rloo)."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature, also of the probabilities in the loss."""
     max_new_tokens: int | None = Field(None, ge=1)
@@ -200,7 +200,7 @@ def _own_arguments(job: Job) -> dict[str, Any]:
     }
     if config.algorithm == "rloo":
         return shared | {"normalize_advantages": config.scale_rewards == "batch"}
-    return shared | {"loss_type": config.loss or "dapo", "scale_rewards": config.scale_rewards or "group"}
+    return shared | {"loss_type": config.loss or "dapo", "scale_rewards": config.scale_rewards or "batch"}
 
 
 def _scorer(job: Job) -> Any:
