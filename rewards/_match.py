@@ -37,9 +37,14 @@ def argument_f1(call: ToolCall, accepted: AcceptedCall) -> float:
     >>> argument_f1(ToolCall("f", {"a": 1, "b": 9}), AcceptedCall("f", {"a": [1], "b": [2], "c": [3]}, optional=("c",)))
     0.5
     """
-    right = len(accepted_keys(call, accepted))
+    right, given, wanted = argument_counts(call, accepted)
+    return 2 * right / (given + wanted) if given or wanted else 1.0
+
+
+def argument_counts(call: ToolCall, accepted: AcceptedCall) -> tuple[int, int, int]:
+    """How many arguments of a call are right, how many it gives, and how many were wanted."""
     wanted = sum(key in call.arguments or key not in accepted.optional for key in accepted.arguments)
-    return 2 * right / (len(call.arguments) + wanted) if call.arguments or wanted else 1.0
+    return len(accepted_keys(call, accepted)), len(call.arguments), wanted
 
 
 def match(calls: Sequence[ToolCall], accepted: Sequence[AcceptedCall]) -> Matching:

@@ -142,6 +142,11 @@ def _leaves(value: Any, node: Any) -> list[tuple[Any, Any]]:
     return [(value, node)]
 
 
+def plain_values(value: Any) -> int:
+    """How many plain values there are inside a value: what `ungrounded` may count, and those that are never counted."""
+    return len(_leaves(value, None))
+
+
 def ungrounded(calls: Sequence[ToolCall], request: Request) -> int:
     """How many argument values come from nowhere: not said in the conversation, nor offered by the schema."""
     return len(ungrounded_values(calls, request))

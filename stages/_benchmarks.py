@@ -28,22 +28,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from data.transcript import ACTS
 from stages._ability import Answers, times
 from stages._ability import measure as ability
+from stages._behaviour import DONE, act_of
 from stages._charts import interval, percent
 from stages._control import plain
 from stages._likelihood import Likelihoods
-from stages._metrics import attempted, needs_call, wilson
+from stages._metrics import Row, attempted, needs_call, wilson
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from data.load import DataConfig
     from data.transcript import Request
-    from rewards import Judgement
     from stages._scoring import Scored
 
 Fields = Mapping[str, Any]
 VIEWS = {"by_answer": "by answer", "by_likelihood": "by likelihood"}
-DONE = (*ACTS, "empty")
 # The scorer sorts by the number behind the category, and by no more: 19 of live_simple_19-3-15.
 _SCORED_ID = re.compile(r"\w+_\d+(?:-\d+-\d+)?")
 
@@ -67,14 +66,14 @@ def reads_bfcl(config: DataConfig) -> bool:
 def measure(
     requests: Sequence[Request], answers: Mapping[str, Answers], categories: bool
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """What each model's metrics have besides the rates: `ability`, `acts` where the data lets choose between them, and
-    `bfcl` with `categories`.
+    """What each model's metrics have besides the rates: `ability`, `four_acts` where the data lets choose between them,
+    and `bfcl` with `categories`.
     """
     kept = ability(requests, answers)
     chosen = any(request.others for request in requests)
     return {
         model: ({"ability": kept[model]} if kept else {})
-        | ({"acts": acts(requests, *each)} if chosen else {})
+        | ({"four_acts": four_acts(requests, *each)} if chosen else {})
         | ({"bfcl": by_category(requests, each.scored)} if categories else {})
         for model, each in answers.items()
     }
@@ -89,7 +88,7 @@ def by_category(requests: Sequence[Request], scored: Sequence[Scored]) -> dict[s
     return {category: _rate(sum(hits[category]), len(hits[category])) for category in sorted(hits)}
 
 
-def acts(
+def four_acts(
     requests: Sequence[Request], scored: Sequence[Scored], likelihoods: Sequence[Likelihoods]
 ) -> dict[str, dict[str, Any]]:
     """n, accuracy with its interval and confusion {right act: {act: count}}, by answer and by likelihood.
@@ -97,7 +96,8 @@ def acts(
     By likelihood over the requests alone that have a turn of more than one act, the right one among them.
     """
     said = [
-        (request.expected.act, act_of(request, each.judgement)) for request, each in zip(requests, scored, strict=True)
+        (request.expected.act, act_of(Row(request, each.reading, each.judgement)))
+        for request, each in zip(requests, scored, strict=True)
     ]
     chosen = [
         (request.expected.act, max(each, key=lambda act: each[act].mean))
@@ -105,14 +105,6 @@ def acts(
         if len(each) > 1
     ]
     return {"by_answer": _confusion(said), "by_likelihood": _confusion(chosen)}
-
-
-def act_of(request: Request, judgement: Judgement) -> str:
-    """The act of an answer: the right one where it is right, though it be worded as another."""
-    from rewards import right_outcome
-
-    right = judgement.outcome == right_outcome(request)
-    return request.expected.act if right else str(judgement.components["act"])
 
 
 def write_results(folder: Path, requests: Sequence[Request], scored: Sequence[Scored]) -> int:
@@ -141,7 +133,7 @@ def result_of(scored: Scored) -> str | list[dict[str, str]]:
 def tables(metrics: Mapping[str, Fields]) -> list[Table]:
     """What `measure` found, the models side by side; empty without any of it."""
     first = next(iter(metrics.values()))
-    made = {"bfcl": _bfcl_table, "acts": _acts_table, "ability": _ability_table}
+    made = {"bfcl": _bfcl_table, "four_acts": _acts_table, "ability": _ability_table}
     return [
         make({model: fields[name] for model, fields in metrics.items()}) for name, make in made.items() if name in first
     ]
@@ -151,7 +143,7 @@ def confusions(metrics: Mapping[str, Fields]) -> list[Table]:
     """For each model the acts that were right against those that it did, `by answer / by likelihood`."""
     found = []
     for model, fields in metrics.items():
-        if views := [fields["acts"][view]["confusion"] for view in VIEWS] if "acts" in fields else []:
+        if views := [fields["four_acts"][view]["confusion"] for view in VIEWS] if "four_acts" in fields else []:
             rows = [
                 (act, *(" / ".join(f"{view.get(act, {}).get(done, 0):,}" for view in views) for done in DONE))
                 for act in views[0]

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import Cache, PreTrainedModel
 
+    from stages._p_call import Watch
+
 # Prompt tokens computed at once. On a CPU larger prefills spend their time in page faults of their activations:
 # 48 prompts of 250 tokens took 1.8 s in one piece and 0.7 s in pieces (hidden 256, 6 layers, 2 threads).
 PREFILL_TOKENS = {"cpu": 2048, "cuda": 65536}
@@ -28,11 +30,12 @@ def decode(
     temperature: float = 0.0,
     noise: torch.Tensor | None = None,
     hold: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    watches: Sequence[Watch] = (),
 ) -> list[tuple[list[int], float, int | None]]:
     """For n rows of each prompt: the ids written, their log-probability at temperature 1 (the stop's too), and the stop
     that it ended with, if it did. `noise`: uniform numbers (rows, max_new_tokens), unused at temperature 0. `hold`: the
     tokens of greedy rows in place of the likeliest ones, from logits (rows left, vocabulary) and the numbers of these
-    rows. Longest prompts first is best.
+    rows. `watches`: for each row what looks at its steps, or none. Longest prompts first is best.
     """
     import torch
 
@@ -57,9 +60,11 @@ def decode(
         gain = torch.log_softmax(logits, -1).gather(1, token[:, None]).squeeze(1)
         stopped = torch.isin(token, stop)
         columns = (each.tolist() for each in (rows, over, token, gain, stopped))
-        for row, was_over, value, more, now in zip(*columns, strict=True):
+        for at, (row, was_over, value, more, now) in enumerate(zip(*columns, strict=True)):
             if was_over:
                 continue
+            if watches and not watches[row].settled:
+                watches[row].see(logits[at], value, now)
             logprobs[row] += more
             if now:
                 ended[row] = value

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stages import _benchmarks
-from stages._acts import confusion
+from stages import _benchmarks, _evidence
 from stages._both_errors import plot
 from stages._cases import found_in, sum_of, worst
 from stages._charts import error_rates, interval, percent, points
@@ -83,10 +82,12 @@ def render(
     facts: Mapping[str, str],
     merged_from: str | None = None,
     history: History | None = None,
+    comparisons: Sequence[Fields] = (),
 ) -> str:
     """The page. The first three are what stands in the files; `facts` names what made them, line by line.
 
-    `merged_from` is the model whose adapter was merged, `history` how all of them came to be.
+    `merged_from` is the model whose adapter was merged, `history` how all of them came to be, `comparisons` what stands
+    in comparisons.json.
     """
     from markupsafe import Markup
 
@@ -104,7 +105,7 @@ def render(
         tiles=_tiles(metrics, requests, predictions, pair) if pair else [],
         chart=Markup(error_rates(metrics)),
         plot=both._replace(svg=Markup(both.svg)) if both else None,
-        acts=_acts(requests, predictions),
+        acts=_acts(metrics),
         same=same_completions(predictions, merged_from),
         unseen=unseen if next(iter(unseen.values()))["n"] else {},
         kinds=_kinds(metrics),
@@ -112,6 +113,7 @@ def render(
         outcomes=_outcomes(metrics),
         viewed=VIEWED,
         constrained=constrained(metrics),
+        evidence=_evidence.sections(metrics, requests, predictions, comparisons),
         rule=rule(*pair) if pair else "",
         examples=examples,
         worst=_worst(requests, list(predictions.values())[-1], [each["request"]["id"] for each in examples]),
@@ -129,6 +131,7 @@ def page(template: str, **values: Any) -> str:
     place = Path(__file__).parent
     pages = SandboxedEnvironment(loader=FileSystemLoader(place), autoescape=True, undefined=StrictUndefined)
     pages.filters |= {"percent": percent, "interval": interval, "number": "{:,}".format, "shown": shown}
+    pages.filters |= {"difference": _evidence.shown_difference, "ends": _evidence.shown_ends, "p_value": probability}
     pages.filters["big"] = lambda rate: (
         percent(rate) if rate is None else Markup("%.1f<small> %%</small>") % (100 * rate)
     )
@@ -263,11 +266,11 @@ def _examples(requests: Sequence[Fields], predictions: Predictions, first: str, 
     ]
 
 
-def _acts(requests: Sequence[Fields], predictions: Predictions) -> list[tuple[str, dict[str, dict[str, int]]]]:
-    """A confusion matrix for each model; those that chose alike share it."""
+def _acts(metrics: Mapping[str, Fields]) -> list[tuple[str, dict[str, dict[str, int]]]]:
+    """The confusion matrix of each model; those that chose alike share it."""
     shared: list[tuple[str, dict[str, dict[str, int]]]] = []
-    for model, rows in predictions.items():
-        table = confusion(requests, rows)
+    for model, fields in metrics.items():
+        table = fields["acts"]
         if shared and shared[-1][1] == table:
             shared[-1] = (f"{shared[-1][0]}, {model}", table)
         else:

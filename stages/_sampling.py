@@ -33,7 +33,8 @@ class Completion:
     The log-probability is None where nobody told it: in answers of an endpoint (stages/_endpoint.py).
     `truncated` says that it ran into the limit; then nothing tells how it would have ended. `text` is for `encode`:
     control tokens that the model only spelled out are broken in it; readers and people get `_control.plain` of it.
-    `ids` are its tokens as they were sampled, without `stop`, the one that it ended with.
+    `ids` are its tokens as they were sampled, without `stop`, the one that it ended with. `p_call` is P(call), where it
+    was asked for and is told (stages/_p_call.py).
     """
 
     text: str
@@ -42,6 +43,7 @@ class Completion:
     truncated: bool
     ids: tuple[int, ...] = ()
     stop: int | None = None
+    p_call: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +141,19 @@ def generate(
     label: str = "sampling",
     job: Job | None = None,
     guide: Guide | None = None,
+    p_call: bool = False,
 ) -> list[list[Completion]]:
     """n completions for each request, in the order of the requests. Temperature 0 is greedy (then n is 1). With a
     guide, which is for greedy ones, calls are held to its grammar.
 
     Requests of like length share a batch of `batch_size` rows (a request has n of them), the longest first. Every
     sample has random numbers of its own, drawn from (seed, request, number of the sample): what it says does not
-    depend on which other requests share its batch, but for rounding.
+    depend on which other requests share its batch, but for rounding. With `p_call` each comes with its P(call).
     """
     import torch
 
     from stages._decoding import decode
+    from stages._p_call import Openings
 
     if temperature == 0 and n > 1:
         raise ValueError("greedy decoding has one completion a request")
@@ -160,6 +164,7 @@ def generate(
     width = max(1, batch_size // n)
     batches = [order[start : start + width] for start in range(0, len(order), width)]
     stops = stop_ids(model, tokenizer)
+    openings = Openings(tokenizer, dialect) if p_call else None
     results: list[list[Completion]] = [[] for _ in requests]
     was_training = model.training
     model.eval()
@@ -169,12 +174,15 @@ def generate(
             if temperature > 0:
                 names = [f"{seed}/{requests[place].id}/{number}" for place in batch for number in range(n)]
                 noise = noise_of(names, max_new_tokens)
-            hold = guide.hold([requests[place] for place in batch], stops) if guide else None
-            asked = [prompts[place] for place in batch]
-            rows = decode(model, asked, n, max_new_tokens, stops, temperature, noise, hold)
+            asked = [requests[place] for place in batch]
+            hold = guide.hold(asked, stops) if guide else None
+            watches = [openings.watch(request.tools) for request in asked for _ in range(n)] if openings else []
+            ids_of = [prompts[place] for place in batch]
+            rows = decode(model, ids_of, n, max_new_tokens, stops, temperature, noise, hold, watches)
             for row, (ids, logprob, stop) in enumerate(rows):
-                text = _control.text_of(tokenizer, ids)
-                results[batch[row // n]].append(Completion(text, logprob, len(ids), stop is None, tuple(ids), stop))
+                text, told = _control.text_of(tokenizer, ids), watches[row].probability if watches else None
+                completion = Completion(text, logprob, len(ids), stop is None, tuple(ids), stop, told)
+                results[batch[row // n]].append(completion)
     model.train(was_training)
     return results
 

@@ -11,9 +11,11 @@ from data.transcript import Reading, Request
 from rewards._outcome import Judgement, judge
 from rewards._policies import blind
 from rewards._table import RewardConfig, Score, points, threshold
+from stages._behaviour import behaviour
 from stages._control import plain
 from stages._errors import UserError
-from stages._metrics import Row, attempted, block, metrics
+from stages._metrics import Row, attempted, block, metrics, needs_call
+from stages._reliability import reliability
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -74,6 +76,21 @@ def measure_together(requests: Sequence[Request], scored: Sequence[Scored]) -> d
     return block([Row(request, each.reading, each.judgement) for request, each in zip(requests, scored, strict=True)])
 
 
+def measure_more(requests: Sequence[Request], scored: Sequence[Scored]) -> dict[str, Any]:
+    """Those and what stands beside them in evaluate/metrics.json, for all requests and for those of unseen tools."""
+
+    def beside(rows: list[tuple[Request, Scored]]) -> dict[str, Any]:
+        done = [Row(request, each.reading, each.judgement) for request, each in rows]
+        told = [each.completion.p_call for _, each in rows]
+        tokens = [each.completion.tokens for _, each in rows]
+        return behaviour(done, tokens) | reliability(told, [needs_call(request) for request, _ in rows])
+
+    rows = list(zip(requests, scored, strict=True))
+    fields = measure(requests, scored)
+    fields["unseen_tools"] |= beside([row for row in rows if row[0].unseen])
+    return fields | beside(rows)
+
+
 def prediction(request: Request, model: str, scored: Scored) -> dict[str, Any]:
     """A row of predictions.jsonl; `truncated` and `tokens` let it be scored again, `parts` add up to its points, and
     rules that add nothing are no part of them.
@@ -90,6 +107,7 @@ def prediction(request: Request, model: str, scored: Scored) -> dict[str, Any]:
         "parts": {name: part for name, part in scored.score.parts.items() if part or name == "outcome"},
         "truncated": scored.completion.truncated,
         "tokens": scored.completion.tokens,
+        "p_call": scored.completion.p_call,
     }
 
 

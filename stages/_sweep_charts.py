@@ -39,7 +39,7 @@ class Curve(NamedTuple):
     chosen: bool = False
 
 
-class _Plane:
+class Plane:
     """A chart with two axes from 0 or the least value to the greatest one."""
 
     def __init__(self, size: tuple[int, int], x: tuple[float, float], y: tuple[float, float], spoken: str) -> None:
@@ -133,7 +133,7 @@ def trade_off(dots: Sequence[Dot], bounds: tuple[float, float] | None = None) ->
     spoken = "Missed calls against false calls. " + " ".join(
         f"{dot.name}: false {percent(dot.false)}, missed {percent(dot.missed)}." for dot in dots
     )
-    plane = _Plane((960, 420), (0.0, across[-1]), (0.0, up[-1]), spoken)
+    plane = Plane((960, 420), (0.0, across[-1]), (0.0, up[-1]), spoken)
     if bounds:
         x, y = plane.x(max_false), plane.y(max_missed)
         plane.parts.append(
@@ -179,7 +179,7 @@ def dose(key: str, values: Sequence[str], dots: Sequence[Dot]) -> str:
         for tone in means:
             means[tone].append((place[value], sum(getattr(dot, tone) for dot in group) / len(group)))
         spoken += f"{value}: {percent(means['false'][-1][1])} and {percent(means['missed'][-1][1])}; "
-    plane = _Plane((470, 270), (low - room, high + room), (0.0, up[-1]), spoken)
+    plane = Plane((470, 270), (low - room, high + room), (0.0, up[-1]), spoken)
     plane.grid(up, _percent)
     shown = [(place[value], value) for value in known] if apart else [(tick, f"{tick:g}") for tick in ticks(low, high)]
     plane.below([one for one in shown if low - room <= one[0] <= high + room], key)
@@ -201,7 +201,7 @@ def curves(label: str, lines: Sequence[Curve], size: tuple[int, int] = (470, 270
     up = ticks(min(values), max(values))
     across = ticks(min(steps), max(steps))
     whose = lines[0].name if len(lines) == 1 else f"{len(lines)} points"
-    plane = _Plane(size, (min(steps), max(steps)), (up[0], up[-1]), f"{label} while training, of {whose}")
+    plane = Plane(size, (min(steps), max(steps)), (up[0], up[-1]), f"{label} while training, of {whose}")
     plane.grid(up, lambda tick: f"{tick:g}")
     plane.below([(tick, f"{tick:g}") for tick in across if min(steps) <= tick <= max(steps)], f"{label}, by step")
     for line in sorted(lines, key=lambda one: one.chosen):

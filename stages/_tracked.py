@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
 Fields = Mapping[str, Any]
 HEADLINE = ("false_tool_call_rate", "missed_call_rate", "exact_call_rate", "balanced_accuracy", "objective")
-_PARTS = frozenset(
-    {"by_kind", "outcomes", "acts"}
-)  # of an evaluation: in metrics.json and the report, too many for columns
+# Of an evaluation: in metrics.json and the report, too many for columns.
+_PARTS = frozenset({"by_kind", "outcomes", "acts", "four_acts"})
 _PAIRS = 100  # rows of a table: to read, not to train on
 _EXAMPLES = 30
 

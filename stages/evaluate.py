@@ -3,10 +3,11 @@
     python train.py stage=evaluate run=mine [evaluate.limit=100] [evaluate.constrained=true]
 
 One greedy answer a request and model, computed in float32 on a CPU. Needs sft; other adapters and merged join where
-they are done. Writes evaluate/{metrics.json,requests.jsonl,predictions.jsonl,report.html}, and with `constrained` the
-second answers to constrained.jsonl and their rates below each model's `constrained`. After an interruption, models that
-have answered are not asked again. stages/_ability.py says what of the base's ability is watched, stages/_benchmarks.py
-what rows of bfcl and when2call get besides. Left out: sampling, and judging texts by anything but rules.
+they are done. Writes evaluate/{metrics.json,requests.jsonl,predictions.jsonl,comparisons.json,report.html}, and with
+`constrained` the second answers to constrained.jsonl and their rates below each model's `constrained`. Metrics are
+defined in stages/_metrics.py, _behaviour.py and _reliability.py, comparisons in _comparisons.py, what of the base's
+ability is watched in _ability.py, what rows of bfcl and when2call get besides in _benchmarks.py. After an interruption,
+models that have answered are not asked again. Left out: sampling, and judging texts by anything but rules.
 """
 
 from __future__ import annotations
@@ -79,8 +80,9 @@ def run(job: Job) -> dict[str, Any]:
     from data import dialects, load
     from data.formats.world import write_request
     from stages import _benchmarks, _scoring
+    from stages._comparisons import comparisons
     from stages._constrained import Guide
-    from stages._files import read_json, write_jsonl, write_text
+    from stages._files import read_json, write_json, write_jsonl, write_text
     from stages._history import history
     from stages._model import load_tokenizer
     from stages._report import facts, render
@@ -114,7 +116,7 @@ def run(job: Job) -> dict[str, Any]:
     for step, model in enumerate(models, 1):
         completions, likelihoods = answered.get(model) or ask(job, model, requests, dialect)
         scored = _scoring.score_singles(requests, completions, dialect, settings.reward)
-        metrics[model] = _scoring.measure(requests, scored)
+        metrics[model] = _scoring.measure_more(requests, scored)
         answers[model] = _benchmarks.Answers(scored, likelihoods)
         predictions[model] = {
             request.id: _scoring.prediction(request, model, each) | ({"likelihoods": weighed} if weighed else {})
@@ -140,7 +142,10 @@ def run(job: Job) -> dict[str, Any]:
             left := _benchmarks.write_results(job.folder / "bfcl" / model, requests, answers[model].scored)
         ):
             job.say(f"bfcl/{model}: {left} answers left out, whose ids the leaderboard's scorer cannot sort")
-    about = (facts(job, data.digest), merged_from, history(job.folder, settings))
+    did = {model: each.scored for model, each in answers.items()}
+    compared = comparisons(metrics, requests, did, rows, predictions, merged_from, job.seed)
+    write_json(job.folder / "comparisons.json", compared)
+    about = (facts(job, data.digest), merged_from, history(job.folder, settings), compared)
     write_text(job.folder / "report.html", render(metrics, rows, predictions, *about))
     print("", "expected against predicted", *expected_against_predicted(rows, predictions), sep="\n", flush=True)
     return metrics
@@ -213,6 +218,7 @@ def ask(
             label=f"{model}, constrained" if guide else model,
             job=job,
             guide=guide,
+            p_call=guide is None,
         )
     ]
     if guide:
@@ -235,7 +241,7 @@ def _answered(
     path = job.folder / f"{name}.jsonl"
     found: dict[str, dict[str, tuple[Completion, Likelihoods]]] = {}
     for row in read_jsonl(path) if job.resuming and path.exists() else ():
-        completion = Completion(row["completion"], 0.0, row["tokens"], row["truncated"])
+        completion = Completion(row["completion"], 0.0, row["tokens"], row["truncated"], p_call=row.get("p_call"))
         weighed: Likelihoods = {act: Likelihood(*each) for act, each in row.get("likelihoods", {}).items()}
         found.setdefault(row["model"], {})[row["id"]] = completion, weighed
     whole = {

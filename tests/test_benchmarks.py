@@ -13,7 +13,17 @@ from data.load import DataConfig, load
 from data.transcript import AcceptedCall, Act, Expected, Message, Request, Tool, ToolCall
 from rewards import RewardConfig
 from stages import _benchmarks
-from stages._benchmarks import Answers, acts, by_category, confusions, lines, measure, result_of, tables, write_results
+from stages._benchmarks import (
+    Answers,
+    by_category,
+    confusions,
+    four_acts,
+    lines,
+    measure,
+    result_of,
+    tables,
+    write_results,
+)
 from stages._likelihood import Likelihood, Likelihoods
 from stages._metrics import wilson
 from stages._sampling import Completion
@@ -108,7 +118,7 @@ WEIGHED: list[Likelihoods] = [
 
 def test_acts_are_told_by_answer_and_by_the_likeliest_turn_a_token() -> None:
     said = ["It is so.", "Right.", "It is 4. Anything else?", ""]  # the second is the data's own question
-    assert acts(CHOICES, scored(CHOICES, said), WEIGHED) == {
+    assert four_acts(CHOICES, scored(CHOICES, said), WEIGHED) == {
         "by_answer": {
             "n": 4,
             "accuracy": 0.5,
@@ -133,7 +143,7 @@ def test_each_data_gets_what_it_is_made_for_and_no_more() -> None:
     plain = [asked("a", CALL), asked("b", Expected("ask"))]
     assert measured(plain, [RIGHT, "?"], [{}, {}], categories=False) == {"base": {}, "sft": {}}
     assert set(measured(BFCL, SAID, [{}] * 7, categories=True)["sft"]) == {"bfcl"}
-    assert set(measured(CHOICES, [RIGHT] * 4, WEIGHED, categories=False)["sft"]) == {"acts", "ability"}
+    assert set(measured(CHOICES, [RIGHT] * 4, WEIGHED, categories=False)["sft"]) == {"four_acts", "ability"}
 
 
 def test_tables_hold_what_was_measured_and_lines_show_them() -> None:

@@ -14,9 +14,9 @@ from data.transcript import AcceptedCall, Expected, Message, Reading, Request, T
 from rewards import OUTCOMES, Judgement, RewardConfig, judge, points
 from stages import _charts, _report
 from stages._examples import clip, expected_text, instructive, most_better, one_line, visible
-from stages._metrics import DENOMINATORS, metrics
+from stages._metrics import DENOMINATORS
 from stages._sampling import Completion
-from stages._scoring import Scored, prediction
+from stages._scoring import Scored, measure_more, prediction
 from stages._summary import expected_against_predicted, tables, verdict
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -75,11 +75,13 @@ def evaluated(requests: list[Request], said: dict[str, list[str]]) -> tuple[dict
     found, predictions = {}, {}
     for model, texts in said.items():
         readings = [native.read(text, each.tools) for each, text in zip(requests, texts, strict=True)]
-        judgements = [judge(each, reading) for each, reading in zip(requests, readings, strict=True)]
-        found[model] = metrics(requests, readings, judgements)
+        answers = [
+            scored(each, text, reading, judge(each, reading))
+            for each, text, reading in zip(requests, texts, readings, strict=True)
+        ]
+        found[model] = measure_more(requests, answers)
         predictions[model] = {
-            each.id: prediction(each, model, scored(each, text, reading, judgement))
-            for each, text, reading, judgement in zip(requests, texts, readings, judgements, strict=True)
+            each.id: prediction(each, model, answer) for each, answer in zip(requests, answers, strict=True)
         }
     return found, [write_request(each) for each in requests], predictions
 

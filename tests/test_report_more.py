@@ -6,11 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from data.transcript import Expected
 from stages import _report
-from stages._acts import NOTHING, chosen, confusion
 from stages._both_errors import plot
 from stages._cases import found_in, sum_of, worst
 from stages._files import write_json, write_jsonl
@@ -26,36 +23,6 @@ def rates(false: float | None, missed: float | None) -> dict[str, Any]:
 
     fields = {"false_tool_call_rate": false, "missed_call_rate": missed}
     return fields | {f"{name}_ci": around(rate) for name, rate in fields.items()}
-
-
-@pytest.mark.parametrize(
-    ("right", "attempt", "outcome", "act", "expected"),
-    [
-        ("ask", True, "needless_call", "call", "call"),
-        ("call", True, "malformed_call", "call", "call"),
-        ("call", False, "missed_call", "ask", "ask"),
-        ("call", False, "missed_call", "empty", NOTHING),
-        ("answer", False, "right_answer", "ask", "answer"),  # "It is 2. Anything else?"
-        ("ask", False, "wrong_act", "refuse", "refuse"),
-        ("answer", False, "empty", "answer", NOTHING),  # cut off
-        ("answer", False, "wrong_answer", "answer", "answer"),
-    ],
-)
-def test_the_act_of_an_answer(right: str, attempt: bool, outcome: str, act: str, expected: str) -> None:
-    assert chosen(right, {"attempt": attempt, "outcome": outcome, "components": {"act": act}}) == expected
-
-
-def test_the_matrix_of_acts_holds_every_request_once_and_both_errors() -> None:
-    found, rows, predictions = mixed()
-    assert confusion(rows, predictions["dpo"]) == {
-        "call": {"call": 11, "answer": 1, "ask": 0, "refuse": 0, NOTHING: 0},
-        "ask": {"call": 0, "answer": 0, "ask": 12, "refuse": 0, NOTHING: 0},
-    }
-    for model, fields in found.items():
-        table = confusion(rows, predictions[model])
-        assert sum(sum(row.values()) for row in table.values()) == 24
-        assert table["ask"]["call"] / 12 == fields["false_tool_call_rate"]
-        assert (12 - table["call"]["call"]) / 12 == fields["missed_call_rate"]
 
 
 def test_models_that_chose_alike_share_a_matrix_on_the_page() -> None:

@@ -698,10 +698,10 @@ def test_a_toy_models_pieces_are_its_completion_and_its_probability_is_that_of_t
 def test_calls_open_as_the_dialect_writes_them_and_declining_where_it_has_a_form(family: str, dialect: str) -> None:
     tokenizer = toys.preset_tokenizer(family)
     policy = LocalModel(toys.toy_model(family, len(tokenizer)), tokenizer, dialect)
-    opened = {tokenizer.decode([token]).strip() for token in policy._opening(TWO)}
+    opened = {tokenizer.decode([token]).strip() for token in policy._openings.calling(TWO)}
     wanted = {"native": "<tool_call>", "hermes": "<tool_call>"}.get(dialect)
     assert opened == {wanted} if wanted else all(text[:1] in ("{", "[") for text in opened)
-    decline = tokenizer.decode(policy._decline)
+    decline = tokenizer.decode(policy._openings.decline)
     assert decline.startswith('{"tool": "no_tool", "reason":') if dialect == "router" else decline == ""
 
 
@@ -723,7 +723,7 @@ def test_the_probability_is_taken_behind_thoughts(toy: tuple[Any, Any], monkeypa
     model, _ = toy
     tokenizer = toys.preset_tokenizer("qwen3")  # whose <think> is one token
     policy = LocalModel(model, tokenizer)
-    [tag] = policy._opening(TWO)
+    [tag] = policy._openings.calling(TWO)
     thought = [(token, {tag: 0.9}) for token in tokenizer("<think>hm</think>\n")["input_ids"]]
     shown = tokenizer("No.")["input_ids"]
     end = tokenizer.eos_token_id
@@ -740,7 +740,7 @@ def test_in_a_dialect_that_declines_in_a_form_the_probability_is_what_is_left_of
 ) -> None:
     model, tokenizer = toy
     policy = LocalModel(model, tokenizer, "router")
-    decline = policy._decline
+    decline = policy._openings.decline
     assert len(decline) >= 4
     rest = tokenizer("2 is the answer")["input_ids"]
     # 0.5 of the mass stays with declining at its first token, 0.8 of that at its third.

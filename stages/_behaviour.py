@@ -1,0 +1,199 @@
+"""What evaluate/metrics.json tells of a model beside the rates of the contract: each by its numerator and denominator.
+
+    attempt_rate                   attempts / requests
+    parse_rate                     attempts that parse / attempts
+    valid_attempt_rate             valid calls of tools on offer / attempts, where a call is needed
+    tool_name_accuracy_given_call  the called tools are the right ones / attempts, where a call is needed
+    hallucinated_tool_rate         attempts that name a tool which is not on offer / attempts
+    refusal_rate                   refusals / requests
+    ask_precision                  questions where asking is right / questions
+    ask_recall                     questions where asking is right / requests where asking is right
+    parallel_count_accuracy        as many calls as expected / requests that expect several calls
+
+    argument_precision             right arguments / arguments given, over calls that stand for an expected one
+    argument_recall                right arguments / arguments wanted, over the same calls
+    argument_f1                    2 right arguments / (arguments given + arguments wanted), over the same calls
+    ungrounded_argument_rate       values that come from nowhere / values, over the arguments of all calls
+    parallel_call_f1               2 exact calls / (calls made + calls expected), where several calls are expected
+    surplus_calls                  calls that stand for no expected one / requests
+    tool_productivity              requests with an exact call / calls made
+    mean_output_tokens             tokens written / requests
+    expected_utility_at_<c>        (requests with an exact call - c x other attempts) / requests
+
+    call_f1                        2 TP / (2 TP + FP + FN): attempts where a call is needed, needless ones, missed ones
+    mcc                            (TP TN - FP FN) / sqrt((TP + FP) (TP + FN) (TN + FP) (TN + FN)), of the same
+    act_macro_f1                   the sum of each act's F1 / acts that are right on some request
+    act_macro_f1_all               the same / acts that are right on some request or were done on one
+
+Over nothing each is null. Those of the first group are shares of independent things, and have a Wilson interval in
+`<name>_ci`; in the others what is counted comes in bundles, a request each, for which that interval would be too
+narrow. Balanced accuracy of the decision is `balanced_accuracy` of the contract. An act is call, answer, ask or refuse,
+F1 of one 2 right / (done + right somewhere); `acts` counts what was done for each that was right. Expected utility at
+the risk c of a wrong call is that of MICE (Subramani et al. 2025, arXiv 2504.20168), tool productivity that of OTC
+(Wang et al. 2025, arXiv 2504.14870). Whether a question asks for the lacking argument is not measured: requests do not
+say which one lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from data.transcript import ACTS
+from stages._metrics import RIGHT_TEXTS, attempted, needs_call, parsed, right_names, valid_call, wilson
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from stages._metrics import Row
+
+DONE = (*ACTS, "empty")
+RISKS = (0.5, 1, 2, 4)
+
+
+class Pooled(NamedTuple):
+    """A measure that is a function of sums over requests: what each request adds, and the measure of their sums.
+
+    `formula` takes sums of shape [..., counts] and gives [...], NaN over nothing: of all requests, or of many samples.
+    """
+
+    counts: Callable[[Row], Sequence[float]]
+    formula: Callable[[np.ndarray], np.ndarray]
+
+
+def behaviour(rows: Sequence[Row], tokens: Sequence[int]) -> dict[str, Any]:
+    """The fields, from what a model did on each request and how many tokens it wrote."""
+    fields: dict[str, Any] = {}
+    for name, (hits, n) in shares(rows).items():
+        interval = wilson(hits, n)
+        fields |= {name: _over(hits, n), f"{name}_ci": list(interval) if interval else None}
+    fields |= _bundles(rows) | {"mean_output_tokens": _over(sum(tokens), len(rows))}
+    fields |= {name: pooled(rows, measure) for name, measure in POOLED.items()}
+    done = [(row.request.expected.act, act_of(row)) for row in rows]
+    acts = {right: {act: done.count((right, act)) for act in DONE} for right in ACTS}
+    return fields | {"acts": {right: counts for right, counts in acts.items() if any(counts.values())}}
+
+
+def shares(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
+    """Numerator and denominator of the first group."""
+    tried = [row for row in rows if attempted(row.judgement)]
+    needed = [row for row in tried if needs_call(row.request)]
+    parallel = [row for row in rows if len(row.request.expected.calls) > 1]
+    acts = [act_of(row) for row in rows]
+    asked = sum(row.judgement.outcome == "asked" for row in rows)
+    return {
+        "attempt_rate": (len(tried), len(rows)),
+        "parse_rate": (sum(parsed(row.judgement) for row in tried), len(tried)),
+        "valid_attempt_rate": (sum(map(valid_call, needed)), len(needed)),
+        "tool_name_accuracy_given_call": (sum(map(right_names, needed)), len(needed)),
+        "hallucinated_tool_rate": (sum(not row.judgement.components["known_tools"] for row in tried), len(tried)),
+        "refusal_rate": (acts.count("refuse"), len(rows)),
+        "ask_precision": (asked, acts.count("ask")),
+        "ask_recall": (asked, sum(row.request.expected.act == "ask" for row in rows)),
+        "parallel_count_accuracy": (
+            sum(len(calls_of(row)) == len(row.request.expected.calls) for row in parallel),
+            len(parallel),
+        ),
+    }
+
+
+def act_of(row: Row) -> str:
+    """The act that was done: the right one where the outcome says so, else as the words read; or empty."""
+    if row.judgement.outcome in RIGHT_TEXTS:
+        return row.request.expected.act
+    return "empty" if row.judgement.outcome == "empty" else str(row.judgement.components["act"])
+
+
+def calls_of(row: Row) -> tuple[Any, ...]:
+    """The calls made; code that the user asked for makes none."""
+    return row.reading.calls if attempted(row.judgement) else ()
+
+
+def pooled(rows: Sequence[Row], measure: Pooled) -> float | None:
+    """A measure over all rows; None over nothing."""
+    import numpy as np
+
+    value = float(measure.formula(np.array([measure.counts(row) for row in rows], dtype=float).sum(0))) if rows else 0.0
+    return None if not rows or np.isnan(value) else value
+
+
+def decision_counts(row: Row) -> Sequence[float]:
+    """TP, FP, FN and TN of trying to call."""
+    needed, tried = needs_call(row.request), attempted(row.judgement)
+    return needed and tried, tried and not needed, needed and not tried, not (needed or tried)
+
+
+def matched_arguments(row: Row) -> Sequence[float]:
+    """Arguments right, given and wanted in the calls that stand for an expected one."""
+    from rewards._match import argument_counts, match
+
+    calls, accepted = calls_of(row), row.request.expected.calls
+    counts = [argument_counts(calls[i], accepted[j]) for i, j, _ in match(calls, accepted).pairs]
+    return [sum(column) for column in zip(*counts, strict=True)] if counts else [0, 0, 0]
+
+
+def act_counts(row: Row) -> Sequence[float]:
+    """For each act whether it was right and done, whether it was done, whether it was right."""
+    right, done = row.request.expected.act, act_of(row)
+    return [flag for act in ACTS for flag in (act == right == done, act == done, act == right)]
+
+
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """above / below, NaN over nothing."""
+    import numpy as np
+
+    return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=np.asarray(below) > 0)
+
+
+def _decision_f1(sums: np.ndarray) -> np.ndarray:
+    tp, fp, fn = sums[..., 0], sums[..., 1], sums[..., 2]
+    return ratio(2 * tp, 2 * tp + fp + fn)
+
+
+def _mcc(sums: np.ndarray) -> np.ndarray:
+    tp, fp, fn, tn = (sums[..., place] for place in range(4))
+    return ratio(tp * tn - fp * fn, ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) ** 0.5)
+
+
+def _macro_f1(sums: np.ndarray, everything: bool) -> np.ndarray:
+    import numpy as np
+
+    hits, done, right = (sums[..., place::3] for place in range(3))
+    counts = (done + right if everything else right) > 0
+    return ratio(np.where(counts, np.nan_to_num(ratio(2 * hits, done + right)), 0.0).sum(-1), counts.sum(-1))
+
+
+POOLED = {
+    "argument_precision": Pooled(matched_arguments, lambda sums: ratio(sums[..., 0], sums[..., 1])),
+    "argument_recall": Pooled(matched_arguments, lambda sums: ratio(sums[..., 0], sums[..., 2])),
+    "argument_f1": Pooled(matched_arguments, lambda sums: ratio(2 * sums[..., 0], sums[..., 1] + sums[..., 2])),
+    "call_f1": Pooled(decision_counts, _decision_f1),
+    "mcc": Pooled(decision_counts, _mcc),
+    "act_macro_f1": Pooled(act_counts, lambda sums: _macro_f1(sums, everything=False)),
+    "act_macro_f1_all": Pooled(act_counts, lambda sums: _macro_f1(sums, everything=True)),
+}
+
+
+def _bundles(rows: Sequence[Row]) -> dict[str, float | None]:
+    """Those of the second group that are about calls as a whole, or about values in them."""
+    from rewards._match import match
+    from rewards._words import plain_values
+
+    calls = sum(len(calls_of(row)) for row in rows)
+    exact = sum(row.judgement.outcome == "exact_call" for row in rows)
+    wrong = sum(attempted(row.judgement) for row in rows) - exact
+    parallel = [(calls_of(row), row.request.expected.calls) for row in rows if len(row.request.expected.calls) > 1]
+    right = sum(score == 1.0 for made, wanted in parallel for *_, score in match(made, wanted).pairs)
+    sizes = sum(len(made) + len(wanted) for made, wanted in parallel)
+    ungrounded = sum(row.judgement.components.get("ungrounded", 0) for row in rows)
+    values = sum(plain_values(call.arguments) for row in rows for call in calls_of(row))
+    return {
+        "ungrounded_argument_rate": _over(ungrounded, values),
+        "parallel_call_f1": _over(2 * right, sizes),
+        "surplus_calls": _over(sum(row.judgement.components.get("surplus", 0) for row in rows), len(rows)),
+        "tool_productivity": _over(exact, calls),
+    } | {f"expected_utility_at_{risk:g}": _over(exact - risk * wrong, len(rows)) for risk in RISKS}
+
+
+def _over(above: float, below: float) -> float | None:
+    return above / below if below else None
