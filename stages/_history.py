@@ -51,9 +51,9 @@ class Curves(NamedTuple):
 
 
 class History(NamedTuple):
-    """The stages in their order, the base model and the data they began with, and the curves of those that logged."""
+    """The base model and the stages in their order, and the curves of those that logged."""
 
-    origins: dict[str, str]
+    base: str
     stages: list[Stage]
     curves: list[Curves]
 
@@ -63,19 +63,10 @@ def history(folder: Path, settings: Settings) -> History:
     made = made_of(folder, settings)
     own = made.pop(folder.relative_to(settings.run_folder).as_posix(), None)
     return History(
-        _origins(own) if own else {},
+        f"{own['model']['id']}, digest {own['model']['digest'][:12]}" if own else "",
         [_stage(place, settings.run_folder / place, manifest) for place, manifest in made.items()],
         _curves({place: settings.run_folder / place / "log.jsonl" for place in made}),
     )
-
-
-def _origins(manifest: Fields) -> dict[str, str]:
-    """What an evaluation began with, by its manifest: the base model and the data, each with its digest."""
-    model, data = manifest["model"], manifest["data"]
-    return {
-        "base model": f"{model['id']}, digest {model['digest'][:12]}",
-        "data": f"{manifest['inputs']['data']['format']}, digest {data['digest'][:12]}",
-    }
 
 
 def work(folder: Path) -> dict[str, int]:

@@ -173,7 +173,7 @@ def _about(run: Run, metrics: Mapping[str, Fields]) -> dict[str, Any]:
     return {
         "seed": evaluate["seeds"]["seed"],
         "base": evaluate["model"],
-        "data": evaluate["data"]["digest"],
+        "data": evaluate["facts"]["data"],
         "stages": stages,
         "seconds": round(sum(stage["seconds"] for stage in stages.values()), 2),
         "models": {

@@ -93,8 +93,8 @@ def run_of(folder: Path) -> tuple[Path, Settings]:
             {
                 "schema": SCHEMA, "stage": stage, "status": "done", "digest": known[stage], "seconds": 75.5,
                 "parents": {one: {"path": one, "digest": known[one]} for one in parents},
-                "overrides": [f"stage={stage}", "run=r"], "inputs": {"data": {"format": "world"}},
-                "model": {"id": "assets/tiny", "digest": "b" * 64}, "data": {"digest": "d" * 64},
+                "overrides": [f"stage={stage}", "run=r"],
+                "model": {"id": "assets/tiny", "digest": "b" * 64},
             },
         )  # fmt: skip
     write_json(folder / "runs/r/dpo/metrics.json", {"rows_kept": 2247, "steps": 281, "margin": 1.5})
@@ -109,7 +109,7 @@ def test_the_lineage_is_what_the_manifests_say(tmp_path: Path) -> None:
     assert (dpo.digest, dpo.time) == ("dpo000000000", "1 min 15 s")
     assert dpo.work == {"rows": 2247, "steps": 281}
     assert dpo.command == "python train.py stage=dpo run=r"
-    assert found.origins["base model"] == "assets/tiny, digest bbbbbbbbbbbb"
+    assert found.base == "assets/tiny, digest bbbbbbbbbbbb"
     assert found.curves == []
 
 
@@ -134,7 +134,7 @@ def test_the_page_shows_curves_and_lineage_escaped(tmp_path: Path) -> None:
     text = _report.render(*mixed(), {"run": "r"}, None, history(folder, settings))
     parsed = Page(text)
     said = " ".join(" ".join(parsed.text).split())
-    assert "Where the models come from base model assets/tiny, digest bbbbbbbbbbbb" in said
+    assert "Where the models come from The base model is assets/tiny, digest bbbbbbbbbbbb" in said
     assert "pairs pairs0000000" in said
     assert "python train.py stage=dpo run=r" in said
     assert not {"script", "img"} & set(parsed.tags)

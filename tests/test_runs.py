@@ -52,9 +52,10 @@ def made(folder: Path, run: str, false: set[int], missed: set[int], seed: int = 
         manifest = {
             "schema": SCHEMA, "stage": stage, "status": "done", "digest": f"{run}{stage}", "seconds": 61.5,
             "parents": {one: {"path": one, "digest": f"{run}{one}"} for one in parents}, "outputs": {},
-            "overrides": ["stage=pipeline", f"run={run}", f"seed={seed}"], "seeds": {"seed": seed}, "facts": {},
+            "overrides": ["stage=pipeline", f"run={run}", f"seed={seed}"], "seeds": {"seed": seed},
+            "facts": {"data": "d" * 64},
             "inputs": {"version": 1, "seed": seed, "parents": {}, **({} if stage == "evaluate" else {stage: {}})},
-            "model": {"id": "assets/tiny", "digest": "b" * 64}, "data": {"digest": "d" * 64},
+            "model": {"id": "assets/tiny", "digest": "b" * 64},
         }  # fmt: skip
         write_json(place / "manifest.json", manifest)
         write_json(place / "metrics.json", metrics if stage == "evaluate" else {"rows_kept": 1234, "steps": 77})
