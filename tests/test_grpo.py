@@ -391,7 +391,7 @@ def test_it_goes_on_after_an_interruption_to_the_same_bytes(
 @pytest.mark.slow
 def test_by_the_rules_it_logs_what_the_samples_did_and_its_adapter_is_merged(tmp_path: Path) -> None:
     tuned(tmp_path)
-    metrics = run_grpo(tmp_path, max_steps=3)
+    metrics = run_grpo(tmp_path, max_steps=3, iterations=1)
     rows = [json.loads(line) for line in (tmp_path / "runs/toy/grpo/log.jsonl").read_text().splitlines()]
     assert len(rows) == 3
     assert all({"reward", "kl", "entropy", "clip_ratio/region_mean", "sampled/points"} <= row.keys() for row in rows)
