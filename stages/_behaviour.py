@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data.transcript import ACTS
 from stages._metrics import RIGHT_TEXTS, attempted, needs_call, parsed, right_names, valid_call, wilson
+from stages._reliability import ratio
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,13 +137,6 @@ def act_counts(row: Row) -> Sequence[float]:
     """For each act whether it was right and done, whether it was done, whether it was right."""
     right, done = row.request.expected.act, act_of(row)
     return [flag for act in ACTS for flag in (act == right == done, act == done, act == right)]
-
-
-def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """above / below, NaN over nothing."""
-    import numpy as np
-
-    return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=np.asarray(below) > 0)
 
 
 def _decision_f1(sums: np.ndarray) -> np.ndarray:

@@ -108,7 +108,8 @@ def shown_ends(entry: Fields | None, scale: float = 1.0) -> str:
 
 
 def _signed(value: float, scale: float) -> str:
-    return f"{scale * value:+.1f}" if scale > 1 else f"{value:+.3f}"
+    digits = 1 if scale > 1 else 3
+    return f"{round(scale * value, digits) + 0.0:+.{digits}f}"  # + 0.0: merging leaves -1e-9, which is no -0.000
 
 
 def _curves(

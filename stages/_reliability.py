@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from stages._behaviour import ratio
-
 if TYPE_CHECKING:
     import numpy as np
 
@@ -81,3 +79,10 @@ def risk_coverage(rows: Sequence[tuple[float, bool, bool]]) -> list[tuple[float,
         if place == len(order) or order[place][0] != sure:
             points.append((place / len(order), wrong / place))
     return points
+
+
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """above / below, NaN over nothing."""
+    import numpy as np
+
+    return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=np.asarray(below) > 0)

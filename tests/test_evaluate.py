@@ -158,6 +158,30 @@ def test_models_that_had_answered_before_an_interruption_are_not_asked_again(ben
     assert bench.rows("predictions.jsonl") == rows
 
 
+def test_answers_kept_by_a_version_that_knew_no_p_call_are_taken_as_they_are(bench: Bench) -> None:
+    job = bench.job(stages=("sft",))
+    evaluate.run(job)
+    assert {row["p_call"] for row in bench.rows("predictions.jsonl")} == {None}
+    old = [{key: value for key, value in row.items() if key != "p_call"} for row in bench.rows("predictions.jsonl")]
+    (job.folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
+    bench.asked.clear()
+    metrics = evaluate.run(bench.job(stages=("sft",), resuming=True))
+    assert bench.asked == []
+    assert (metrics["sft"]["n_p_call"], metrics["sft"]["call_ece"]) == (0, None)
+
+
+def test_consecutive_stages_are_compared_in_a_file_of_its_own(bench: Bench) -> None:
+    job = bench.job()
+    metrics = evaluate.run(job)
+    entries = json.loads((job.folder / "comparisons.json").read_text())
+    assert [(each["first"], each["second"]) for each in entries] == [("base", "sft"), ("sft", "dpo"), ("dpo", "merged")]
+    assert entries[1]["tests"]["false_tool_call_rate"]["p"] == 2 / 2**5
+    assert entries[1]["tests"]["false_tool_call_rate"]["p_holm"] == 3 * 2 / 2**5
+    assert entries[2]["resampled"]["call_f1"]["difference_ci"] == [0.0, 0.0]
+    assert metrics["dpo"]["mcc"] == 1.0
+    assert "mcc" in metrics["dpo"]["unseen_tools"]
+
+
 def test_dpo_and_merged_join_only_where_they_are_done(bench: Bench) -> None:
     assert list(evaluate.run(bench.job(stages=("sft",)))) == ["base", "sft"]
     assert evaluate.PARENTS == ("sft",)

@@ -12,7 +12,7 @@ from data.dialects import native
 from data.formats.world import write_request
 from data.transcript import AcceptedCall, Expected, Message, Reading, Request, Tool, ToolCall
 from rewards import OUTCOMES, Judgement, RewardConfig, judge, points
-from stages import _charts, _report
+from stages import _charts, _evidence, _report
 from stages._examples import clip, expected_text, instructive, most_better, one_line, visible
 from stages._metrics import DENOMINATORS
 from stages._sampling import Completion
@@ -257,3 +257,40 @@ def test_hidden_characters_become_visible_and_scripts_stay_whole() -> None:
     assert visible("\ud800") == "\\ud800"
     assert one_line("a\n b\tc" + "d" * 200, 10) == "a b cdddd…"
     assert clip("x" * 12, 10) == "x" * 10 + " … (2 more characters)"
+
+
+def test_calibration_and_comparisons_are_shown_where_they_are_known() -> None:
+    found, rows, predictions = mixed()
+    plain = page((found, rows, predictions))
+    assert not {"Calibration", "Comparisons"} & set(Page(plain).text)
+    for model, each in predictions.items():
+        for row in each.values():
+            row["p_call"] = 0.75 if row["attempt"] else 0.25
+        found[model] |= {"n_p_call": 24, "call_ece": 0.125, "call_brier": 0.0625, "call_auroc": None}
+    test = {"difference": -0.5, "difference_ci": [-0.75, -0.25], "p_holm": 0.012}
+    change = {"difference": 0.25, "difference_ci": [0.125, 0.375]}
+    unknown = {"difference": None, "difference_ci": None}
+    entry = {
+        "first": "sft", "second": "dpo", "clusters": 9, "draws": 2000,
+        "tests": {"false_tool_call_rate": test},
+        "resampled": dict.fromkeys(("call_f1", "act_macro_f1", "argument_f1", "mcc"), change) | {"call_ece": unknown},
+    }  # fmt: skip
+    parsed = Page(_report.render(found, rows, predictions, {"run": "s0"}, comparisons=[entry]))
+    assert {"Calibration", "0.125", "0.062", "dpo, merged"} <= set(parsed.text)
+    assert {"Comparisons", "sft → dpo", "-50.0", "[-75.0, -25.0]", "p = 0.012", "+0.250"} <= set(parsed.text)
+    assert parsed.text.count("Calibration error") == 1  # of the table: no comparison knows it
+    assert parsed.tags.count("svg") == 3  # both error rates, one against the other, risk and coverage
+
+
+def test_rows_of_an_earlier_version_without_p_call_draw_no_curve() -> None:
+    found, rows, predictions = mixed()
+    predictions["base"] = {id_: row | {"p_call": 0.5} for id_, row in predictions["base"].items()}
+    evidence = _evidence.sections(found, rows, predictions, ())
+    assert list(evidence["hues"]) == ["base"]
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
+    entry = {"difference": -1e-9, "difference_ci": [-0.0004, 0.0016]}
+    assert (_evidence.shown_difference(entry), _evidence.shown_ends(entry)) == ("+0.000", "[+0.000, +0.002]")
+    assert _evidence.shown_difference({"difference": -0.0625}, 100) == "-6.2"
+    assert _evidence.shown_difference(None) == "-"
