@@ -9,9 +9,8 @@ from stages._metrics import Interval
 from stages._sweep_charts import Dot, hues, trade_off
 
 Fields = Mapping[str, Any]
-_SILENT = (
-    0.9  # a model that misses more of the needed calls chooses nothing, and would squeeze the others into a corner
-)
+# A model that misses more of the needed calls chooses nothing, and would squeeze the others into a corner.
+_SILENT = 0.9
 
 
 class Plot(NamedTuple):

@@ -47,12 +47,8 @@ RATES = (
     Rate("malformed_rate", "Malformed", "n", "attempts at a call that do not parse"),
 )
 #: What is shown of constrained answers beside the free ones.
-VIEWED = tuple(
-    rate
-    for name in ("exact_call_rate", "false_tool_call_rate", "missed_call_rate", "malformed_rate")
-    for rate in RATES
-    if rate.name == name
-)
+_VIEWED = ("exact_call_rate", "false_tool_call_rate", "missed_call_rate", "malformed_rate")
+VIEWED = sorted((rate for rate in RATES if rate.name in _VIEWED), key=lambda rate: _VIEWED.index(rate.name))
 TEXT_OUTCOMES = ("right_answer", "asked", "refused", "wrong_answer", "wrong_act", "empty", "needless_call")
 CALL_OUTCOMES = (
     *("exact_call", "right_tool_wrong_arguments", "invalid_arguments", "wrong_tool", "unknown_tool"),

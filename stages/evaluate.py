@@ -60,6 +60,10 @@ class Config(BaseModel):
     """Share of the requests that the chat template may refuse before it is an error."""
     constrained: bool = False
     """Ask each model a second time, with calls held to the schemas on offer once they open (stages/_constrained.py)."""
+    ability_requests: int = Field(48, ge=0)
+    """Requests without a call whose right text every model weighs, evenly spaced: its perplexity against the base's."""
+    max_perplexity_ratio: float | None = Field(1.5, gt=0)
+    """Warn where a model's perplexity is more than so many times the base's; null never does."""
 
     @field_validator("constrained")
     @classmethod
@@ -67,11 +71,6 @@ class Config(BaseModel):
         if constrained:
             check_installed("llguidance")
         return constrained
-
-    ability_requests: int = Field(48, ge=0)
-    """Requests without a call whose right text every model weighs, evenly spaced: its perplexity against the base's."""
-    max_perplexity_ratio: float | None = Field(1.5, gt=0)
-    """Warn where a model's perplexity is more than so many times the base's; null never does."""
 
 
 def run(job: Job) -> dict[str, Any]:
