@@ -249,13 +249,10 @@ def _outcomes(metrics: Mapping[str, Fields]) -> list[Fields]:
 def _examples(requests: Sequence[Fields], predictions: Predictions, first: str, second: str) -> list[Fields]:
     known = {request["id"]: request for request in requests}
     return [
-        {
-            "request": known[id_],
+        _asked(known[id_])
+        | {
             "why": why,
             "tone": "good" if "better" in why else "bad" if "worse" in why else "",
-            "turns": turns(known[id_]["messages"]),
-            "tools": offered(known[id_]["tools"]),
-            "expected": expected_text(known[id_]["expected"]),
             "answers": _answers({model: rows[id_] for model, rows in predictions.items()}),
         }
         for id_, why in instructive(requests, predictions, first, second)
@@ -277,17 +274,19 @@ def _acts(metrics: Mapping[str, Fields]) -> list[tuple[str, dict[str, dict[str, 
 def _worst(requests: Sequence[Fields], rows: Mapping[str, Fields], but: Sequence[str]) -> list[Fields]:
     known = {request["id"]: request for request in requests}
     return [
-        {
-            "request": known[id_],
-            "row": rows[id_],
-            "turns": turns(known[id_]["messages"]),
-            "tools": offered(known[id_]["tools"]),
-            "expected": expected_text(known[id_]["expected"]),
-            "points": sum_of(rows[id_]),
-            "found": found_in(rows[id_]),
-        }
+        _asked(known[id_]) | {"row": rows[id_], "points": sum_of(rows[id_]), "found": found_in(rows[id_])}
         for id_ in worst(requests, rows, but=but)
     ]
+
+
+def _asked(request: Fields) -> dict[str, Any]:
+    """What was asked with which tools on offer, and what would have been right, for the page."""
+    return {
+        "request": request,
+        "turns": turns(request["messages"]),
+        "tools": offered(request["tools"]),
+        "expected": expected_text(request["expected"]),
+    }
 
 
 def _answers(rows: Mapping[str, Fields]) -> list[Fields]:
