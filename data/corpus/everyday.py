@@ -45,6 +45,8 @@ class Field:
             return rng.choice(self.choices)
         if self.like and (self.kind == "text" or rng.random() < 0.6):
             drawn = rng.choice(self.like)
+            if self.kind == "text" and rng.random() < 0.3:
+                return _phrase(rng, drawn, any(len(one.split()) > 3 for one in self.like))
             drawn = altered(rng, drawn) if rng.random() < 0.35 else drawn
             return json.loads(drawn) if self.kind in NUMBERS else drawn
         return value(rng, self.kind)
@@ -103,6 +105,32 @@ def purposes() -> tuple[Purpose, ...]:
                 )
             )
     return tuple(found)
+
+
+@cache
+def _said() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Everyday words to make values of: those of the text fields, and what wordings say between their fields."""
+    values = {one for purpose in purposes() for field in purpose.fields if field.kind == "text" for one in field.like}
+    words = {word for one in values for word in one.split() if len(word) > 3}
+    parts = {part.strip(" .,:;?!") for purpose in purposes() for one in purpose.asks for part in _BRACES.split(one)}
+    return tuple(sorted(words)), tuple(sorted(part for part in parts if len(part.split()) > 2))
+
+
+_BRACES = re.compile(r"\{[^}]*\}")
+
+
+def _phrase(rng: random.Random, like: str, sentences: bool) -> str:
+    """A value of plain words in an order nobody has met, as long as `like`; a piece of a sentence where those fit.
+
+    Invented words teach to copy what is strange. Pieces of values ("Aunt" of "Aunt May") and known phrases that go on
+    otherwise ("tell me about") are left to be learnt.
+    """
+    words, parts = _said()
+    if sentences and rng.random() < 0.6:
+        part, length = rng.choice(parts).split(), rng.randint(3, 8)
+        first = rng.randrange(max(1, len(part) - length + 1))
+        return " ".join(part[first : first + length]).strip(" .,:;?!")
+    return " ".join(rng.choice(words) for _ in like.split())
 
 
 def draw_entry(rng: random.Random, purpose: Purpose) -> Entry:
@@ -185,20 +213,25 @@ _TAIL = re.compile(
 )
 
 
-def _fronted(template: str) -> str:
-    """The wording with what it ends in at its beginning: "In {city}, what ...?"; as it is where it does not end so."""
+def _fronted(rng: random.Random, template: str) -> str:
+    """The wording with what it ends in at its beginning: "In {city}, what ...?" or, for one field, "{city}: what ...?".
+
+    It stays as it is where it does not end so.
+    """
     found = _TAIL.fullmatch(template)
     if found is None or found["rest"].rstrip()[-1] in ".,:;?!":
         return template
     rest, tail = found["rest"], found["tail"].strip()
     rest = rest if rest.split()[0].rstrip("'dmvel") == "I" else rest[0].lower() + rest[1:]
+    if len(_fields(tail)) == 1 and rng.random() < 0.35:
+        return f"{tail.split(maxsplit=1)[1]}: {rest}{found['end']}"
     return f"{tail[0].upper()}{tail[1:]}, {rest}{found['end']}"
 
 
 def _varied(rng: random.Random, template: str) -> str:
     """The wording with a word before or behind it, or with less care for capitals and stops."""
     if rng.random() < 0.25:
-        template = _fronted(template)
+        template = _fronted(rng, template)
     chance = rng.random()
     if chance < 0.08:
         first = template.split()[0]
