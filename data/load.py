@@ -27,7 +27,7 @@ T = TypeVar("T", bound=Transcript | Request)
 class DataConfig(BaseModel):
     """Where transcripts come from and how they are split. Every split follows data.seed, never the run's seed."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
     FILES: ClassVar[tuple[str, ...]] = ("train", "test", "tools", "answers", "beside_train", "beside_test")
 
     format: str = "world"

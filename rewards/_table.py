@@ -29,7 +29,7 @@ def _rule_name(name: str) -> str:
 class RuleConfig(BaseModel):
     """One rule of the table."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
     weight: float = Field(0.0, allow_inf_nan=False)
     """Points where the rule applies in full (it returns 0 to 1); 0 only logs it."""
@@ -40,7 +40,7 @@ class RuleConfig(BaseModel):
 class RewardConfig(BaseModel):
     """Points for what a completion did. The defaults weigh both errors of the act alike: a call pays when p > 0.5."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True, allow_inf_nan=False)
 
     exact_call: float = 10.0
     """A call was needed, and exactly the accepted calls were made."""

@@ -9,7 +9,6 @@ The key comes from the environment and goes into the Authorization header alone.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import email.utils
 import hashlib
@@ -65,7 +64,7 @@ SAMPLER = Names("base_url", "endpoint_model", "api_key_variable", ("temperature"
 class EndpointConfig(BaseModel):
     """Who answers, and how an endpoint is asked."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
     FREE: ClassVar[tuple[str, ...]] = ("api_key_variable", "concurrency", "requests_per_minute", "endpoint_timeout")
     STAGE: ClassVar[str] = "pairs"  # whose settings these are, for messages
 
@@ -151,6 +150,8 @@ def sample(
                     bar.update(bar.done + 1)
 
                 bodies = {place: how | prompts[place] for place in left}
+                import asyncio  # here and below: not for --help to wait for
+
                 try:
                     asyncio.run(_ask_all(endpoint, requests, bodies, keep))
                 except UserError as error:
@@ -294,6 +295,8 @@ async def at_once(
     endpoint: Endpoint, items: Iterator[T], one: Callable[[httpx.AsyncClient, T], Awaitable[None]]
 ) -> None:
     """Do one thing for each item, `concurrency` at a time; what fails first is raised, and ends the others."""
+    import asyncio
+
     import httpx
 
     async def work(client: httpx.AsyncClient) -> None:
@@ -329,6 +332,8 @@ class Endpoint:
 
     async def ask(self, client: httpx.AsyncClient, body: dict[str, Any], name: str) -> Turn:
         """The assistant's turn; UserError with URL, status and way out where there is none to be had."""
+        import asyncio
+
         import httpx
 
         for attempt in range(1, _ATTEMPTS + 1):
@@ -369,6 +374,8 @@ class Endpoint:
 
     async def _wait(self) -> None:
         """Wait until the next request may go out."""
+        import asyncio
+
         start = max(time.monotonic(), self._free)
         self._free = start + self._gap
         await asyncio.sleep(start - time.monotonic())

@@ -37,7 +37,7 @@ STANDARD_ERRORS = 2.5  # of 10,000 windows of 8 rows of pure noise none tripped;
 class GuardConfig(BaseModel):
     """Settings of a stage with guards."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
     guard: Literal["stop", "warn", "off"] = "warn"
     """What a guard does that finds something: `stop` ends training and keeps the last good adapter, `warn` says it

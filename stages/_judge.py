@@ -11,7 +11,6 @@ run asks for the rest only. Left out: reasons for a verdict, and `response_forma
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -158,6 +157,8 @@ def _replies(job: Job, ballots: Mapping[str, Ballot], orders: Sequence[Order]) -
                     known[key] = await _ask(endpoint, client, body, messages, order[0])
                     append_jsonl(cache, {"key": key, "reply": known[key]})
                     bar.update(bar.done + 1)
+
+                import asyncio  # not for --help to wait for
 
                 try:
                     asyncio.run(_endpoint.at_once(endpoint, iter(left.items()), one))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class AdapterConfig(BaseModel):
     """Settings of a stage that trains an adapter from nothing."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
     rank: int = Field(16, ge=1)
     """Rank of the adapter (LoRA r)."""

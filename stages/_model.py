@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 class ModelConfig(BaseModel):
     """The policy: which checkpoint, how it is shown tools, and what it needs to train. Presets stand in conf/model/."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), use_attribute_docstrings=True, defer_build=True)
     # merge_dtype counts where conf/stage/merge.yaml hands it on, as merge.dtype.
     FREE: ClassVar[tuple[str, ...]] = ("name", "sample_batch", "memory_gib", "merge_dtype")
 

@@ -58,7 +58,7 @@ _CALLS = frozenset(
 class PairingConfig(BaseModel):
     """How candidates become pairs."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
     margin: float | None = Field(None, gt=0)
     """Fewest points between chosen and rejected; by default half of what the chosen one earns. With pairs.rank=human or

@@ -44,7 +44,7 @@ Points = dict[str, float]  # by completion as people see it
 class RankingConfig(BaseModel):
     """Who says which candidate is better."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
     FREE: ClassVar[tuple[str, ...]] = ("judge_key_variable",)
     FILES: ClassVar[tuple[str, ...]] = ("ranks", "rubric")
 

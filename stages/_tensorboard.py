@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class TensorBoardConfig(BaseModel):
     """TensorBoard."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
     @model_validator(mode="after")
     def _can_be_used(self) -> TensorBoardConfig:

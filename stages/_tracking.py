@@ -30,7 +30,7 @@ IDS = "trackers.json"  # in the stage folder: the tracked run's id, so that a re
 class TrackingConfig(BaseModel):
     """Which trackers follow the run; a file of conf/tracking/ switches each on."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
     wandb: WandbConfig | None = None
     """Weights & Biases, online or offline."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class TrackioConfig(BaseModel):
     """Trackio, which keeps its runs on this machine (TRACKIO_DIR) and shows them in a local page."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
     project: str = "callwise"
     """Project the runs appear in."""

@@ -27,7 +27,7 @@ _TAKEN = {"output_dir": "runs_dir", "seed": "seed", "report_to": "tracking", "ma
 class TrainingConfig(BaseModel):
     """Settings of every stage that trains an adapter."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
     FREE: ClassVar[tuple[str, ...]] = ("max_dropped", "log_every", "save_every")
 
     learning_rate: float | None = Field(None, gt=0)

@@ -27,7 +27,7 @@ _FINISH_SECONDS = 600  # for what is left to upload; what is lacking then is on 
 class WandbConfig(BaseModel):
     """Weights & Biases."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
     project: str = "callwise"
     """Project the runs appear in."""

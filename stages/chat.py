@@ -39,7 +39,7 @@ BLOCKS = ("model",)
 class Config(BaseModel):
     """Settings of stage=chat."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
     FREE: ClassVar[tuple[str, ...]] = ("mode", "port", "threshold", "timeout", "max_turns", "max_new_tokens")
     FILES: ClassVar[tuple[str, ...]] = ("tools",)
 

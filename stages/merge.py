@@ -42,7 +42,7 @@ _SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 class Config(BaseModel):
     """Settings of stage=merge."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
     FREE: ClassVar[tuple[str, ...]] = ("license", "llama_cpp", "gguf", "push", "push_private", "push_to_folder")
 
     adapter: Adapter | None = None

@@ -61,7 +61,7 @@ _RECENT = 5  # updates over which missed calls are averaged: those of one are fe
 class Config(BaseModel):
     """Settings of stage=ppo."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
     FREE: ClassVar[tuple[str, ...]] = ("max_dropped", "save_every")
 
     learning_rate: float | None = Field(None, gt=0)

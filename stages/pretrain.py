@@ -47,7 +47,7 @@ _ROUND = 64  # lengths are padded to multiples of this, so that a compiled model
 class Config(BaseModel):
     """How the embedded model is made."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
     FREE: ClassVar[tuple[str, ...]] = ("install",)
 
     hidden: int = Field(256, ge=64, multiple_of=64)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Config(BaseModel):
     """Settings of stage=rank."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
     FREE: ClassVar[tuple[str, ...]] = ("port",)
 
     ranks: str | None = None

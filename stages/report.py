@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Config(BaseModel):
     """Settings of stage=report."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
     runs: list[str] | None = None
     """The runs to compare, two or more: names in runs_dir, or paths. The others are held against the first."""

@@ -44,7 +44,7 @@ UNSEEN = (
 class WorldConfig(BaseModel):
     """How much of the built-in world is made."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
     sft_rows: int = Field(2500, ge=1)
     """Transcripts to fine-tune on."""
