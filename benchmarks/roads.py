@@ -3,12 +3,16 @@
     python -m benchmarks.roads losses                                     # every road of a table; again: goes on
     python -m benchmarks.roads losses --seeds 0 --only reward_aware ipo   # some of it
     python -m benchmarks.roads roads                                      # preference losses, GRPO and PPO
+    python -m benchmarks.roads students                                   # a small model, taught by the aligned one
     python -m benchmarks.roads seeds                                      # the default pipeline at seeds 0, 1 and 2
 
-Each road of each seed is a run of its own, runs/roads_<seed>_<road>, which starts as a copy of the seed's fine-tuned
-run with its pairs: nothing is fine-tuned or sampled twice, and what is done with the same inputs is not done again.
-Rates are per cent on the test requests with 95 % Wilson intervals, McNemar's test is against the seed's fine-tuned
-model, and `trained` is the wall time of the road's own training.
+Each road of each seed is a run of its own, runs/roads_<seed>_<road>, which starts as a copy of the run it goes on from:
+the seed's fine-tuned one with its pairs, or for a distilled student the one that is aligned by DPO. Nothing is
+fine-tuned or sampled twice, and what is done with the same inputs is not done again. Rates are per cent on the test
+requests with 95 % Wilson intervals; McNemar's test is of false calls against the seed's fine-tuned model, for students
+of exact calls against the student that was fine-tuned without a teacher. `samples` are the answers sampled for a road,
+`trained` is the wall time of its own training, for `roads` with a picture of what its samples did on the way in
+benchmarks/roads.svg.
 """
 
 from __future__ import annotations
@@ -32,11 +36,14 @@ RATES = {"exact calls": "exact_call_rate", "false calls": "false_tool_call_rate"
 
 
 class Road(NamedTuple):
-    """The stage that makes the road's adapter, what is set for it, and the seeds it is taken for."""
+    """The stage that makes the road's adapter, what is set for it, the seeds it is taken for, and the road it goes on
+    from: `sft` (with pairs), `dpo`, or none.
+    """
 
     stage: str
     overrides: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
+    start: str | None = "sft"
 
 
 TABLES: dict[str, dict[str, Road]] = {
@@ -59,7 +66,18 @@ TABLES: dict[str, dict[str, Road]] = {
         "ppo": Road("ppo", (), (0, 1, 2)),
         "ppo_reward_model": Road("ppo", ("ppo.reward=model",)),
     },
+    "students": {
+        "student_sft": Road("sft", ("model=tiny_student",), start=None),
+        "dpo": Road("dpo"),
+        "student_response": Road("distill", start="dpo"),
+        "student_logit": Road("distill", ("distill.kind=logit",), start="dpo"),
+        "student_feature": Road("distill", ("distill.kind=feature",), start="dpo"),
+    },
 }
+# What a road is held against, and by which rate.
+AGAINST = {"students": ("student_sft", "exact_call_rate")}
+OTHERWISE = ("sft", "false_tool_call_rate")
+STARTS = {"sft": ("sft", "pairs"), "dpo": ("sft", "pairs", "dpo")}
 
 
 def train(*overrides: str) -> None:
@@ -68,35 +86,64 @@ def train(*overrides: str) -> None:
     subprocess.run([sys.executable, "train.py", *overrides], check=True)
 
 
-def take(name: str, road: Road, seed: int) -> str:
+def run_of(name: str, seed: int) -> str:
+    """Where a road is taken; the others start from the fine-tuned model, whose run has the seed's name alone."""
+    return f"roads_{seed}" if name == "sft" else f"roads_{seed}_{name}"
+
+
+def take(table: str, name: str, road: Road, seed: int) -> str:
     """Take a road for a seed, and evaluate where it leads; the row of the table."""
-    start = f"roads_{seed}"
-    train("stage=sft", f"run={start}", f"seed={seed}")
-    run = start
-    if road.stage == "sft":
-        train("stage=evaluate", f"run={run}", f"seed={seed}", "evaluate.models=[sft]")
-    else:
-        train("stage=pairs", f"run={start}", f"seed={seed}")
-        run = f"roads_{seed}_{name}"
-        for part in ("sft", "pairs"):
+    run = run_of(name, seed)
+    if name != "sft" and road.start:
+        start = run_of(road.start, seed)
+        train("stage=sft", f"run={run_of('sft', seed)}", f"seed={seed}")
+        train("stage=pairs", f"run={run_of('sft', seed)}", f"seed={seed}")
+        if road.start == "dpo":
+            take(table, "dpo", Road("dpo"), seed)
+        for part in STARTS[road.start]:
             if not (RUNS / run / part).exists():
                 shutil.copytree(RUNS / start / part, RUNS / run / part)
-        train(f"stage={road.stage}", f"run={run}", f"seed={seed}", *road.overrides)
-        train("stage=evaluate", f"run={run}", f"seed={seed}", f"evaluate.models=[{road.stage}]")
-    return row(name, road, seed, RUNS / start, RUNS / run)
+    train(f"stage={road.stage}", f"run={run}", f"seed={seed}", *road.overrides)
+    if road.stage != "distill":  # which asks the test requests itself
+        models = [one for one in road.overrides if one.startswith("model=")]
+        train("stage=evaluate", f"run={run}", f"seed={seed}", f"evaluate.models=[{road.stage}]", *models)
+    return row(table, name, road, seed)
 
 
-def row(name: str, road: Road, seed: int, start: Path, run: Path) -> str:
-    """Rates on all requests and on those with unseen tools, false calls against the fine-tuned model, and the cost."""
-    fields = read_json(run / "evaluate" / "metrics.json")[road.stage]
-    cells = [name, str(seed), *map(cell, rates(fields)), *map(cell, rates(fields["unseen_tools"]))]
-    if road.stage == "sft":
-        cells.append("-")
-    else:
-        requests = list(read_jsonl(run / "evaluate" / "requests.jsonl"))
-        before, after = predictions(start, "sft"), predictions(run, road.stage)
-        cells.append(probability(contrast(requests, before, after)["false_tool_call_rate"].p))
-    return f"| {' | '.join([*cells, duration((read_manifest(run / road.stage) or {})['seconds'])])} |"
+def row(table: str, name: str, road: Road, seed: int) -> str:
+    """Rates on all requests and on those with unseen tools, the test against another road, and the cost."""
+    run = RUNS / run_of(name, seed)
+    fields = measured(run, road)
+    other, rate = AGAINST.get(table, OTHERWISE)
+    p = "-"
+    if name != other and road.start:
+        reference = TABLES[table][other]
+        requests = list(read_jsonl(run / folder_of(road) / "requests.jsonl"))
+        before, after = predictions(RUNS / run_of(other, seed), reference), predictions(run, road)
+        p = probability(contrast(requests, before, after)[rate].p)
+    cost = [samples(run, road), duration((read_manifest(run / road.stage) or {})["seconds"])]
+    cells = [name, str(seed), *map(cell, rates(fields)), *map(cell, rates(fields["unseen_tools"])), p, *cost]
+    return f"| {' | '.join(cells)} |"
+
+
+def folder_of(road: Road) -> str:
+    """The stage that asked the test requests."""
+    return "distill" if road.stage == "distill" else "evaluate"
+
+
+def measured(run: Path, road: Road) -> dict[str, Any]:
+    """The contract's fields of what a road leads to."""
+    fields = read_json(run / folder_of(road) / "metrics.json")
+    return fields if road.stage == "distill" else fields[road.stage]
+
+
+def samples(run: Path, road: Road) -> str:
+    """How many answers were sampled for a road, those of its pairs included."""
+    made = read_json(run / road.stage / "metrics.json") or {}
+    count = made.get("answers" if road.stage == "distill" else "samples", 0)
+    if road.stage in ("dpo", "kto") or "ppo.reward=model" in road.overrides:
+        count += (read_json(run / "pairs" / "metrics.json") or {})["samples"]
+    return f"{count:,}" if count else "-"
 
 
 def rates(fields: dict[str, Any]) -> Iterable[tuple[float, list[float]]]:
@@ -110,23 +157,63 @@ def cell(rate: tuple[float, list[float]]) -> str:
     return f"{100 * share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def predictions(run: Path, model: str) -> dict[str, Any]:
-    """What a model did, by the id of the request."""
-    rows = read_jsonl(run / "evaluate" / "predictions.jsonl")
+def predictions(run: Path, road: Road) -> dict[str, Any]:
+    """What the model at the end of a road did, by the id of the request."""
+    model = "student" if road.stage == "distill" else road.stage
+    rows = read_jsonl(run / folder_of(road) / "predictions.jsonl")
     return {one["id"]: one for one in rows if one["model"] == model}
+
+
+def draw(roads: dict[str, Road], file: Path) -> None:
+    """False and missed calls among the samples of each road that samples while it learns, over its course, in `file`.
+
+    Each dot is the mean of a tenth of the road; the rates of the fine-tuned model on the test requests are lines.
+    """
+    import matplotlib.pyplot as plt
+
+    shown = {"false calls": "false_tool_call_rate", "missed calls": "missed_call_rate"}
+    figure, sides = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for side, (title, rate) in zip(sides, shown.items(), strict=True):
+        for name, road in roads.items():
+            lines = [course(RUNS / run_of(name, seed) / road.stage / "log.jsonl", rate) for seed in road.seeds]
+            for number, line in enumerate(one for one in lines if one):
+                side.plot(*zip(*line, strict=True), marker=".", color=f"C{list(roads).index(name)}", alpha=0.8,
+                          label=None if number else name)  # fmt: skip
+        side.set(title=f"{title} among the samples", xlabel="% of the training", ylabel="%", ylim=(0, None))
+    sides[0].legend()
+    figure.savefig(file, metadata={"Date": None})
+    plt.close(figure)
+    print(f"\npicture: {file}")
+
+
+def course(log: Path, rate: str) -> list[tuple[float, float]]:
+    """(per cent of the training, mean rate in per cent) for each tenth of a log that has the rate of its samples."""
+    rows = list(read_jsonl(log)) if log.exists() else []
+    seen = [(one["step"], one.get(rate, one.get(f"sampled/{rate}"))) for one in rows if "step" in one]
+    seen = [(step, value) for step, value in seen if value is not None]
+    last = max((step for step, _ in seen), default=1)
+    tenths: dict[int, list[float]] = {}
+    for step, value in seen:
+        tenths.setdefault(min(9, 10 * (step - 1) // last), []).append(value)
+    return [(10.0 * tenth + 5, 100 * sum(values) / len(values)) for tenth, values in sorted(tenths.items())]
 
 
 def main(table: str, seeds: list[int] | None, only: list[str] | None) -> None:
     """Take the roads of a table and print it."""
     roads = {name: road for name, road in TABLES[table].items() if not only or name in only}
     rows = [
-        take(name, road, seed)
+        take(table, name, road, seed)
         for seed in sorted({seed for road in roads.values() for seed in road.seeds})
         for name, road in roads.items()
         if seed in road.seeds and (not seeds or seed in seeds)
     ]
-    heads = ["road", "seed", *RATES, *(f"unseen: {rate}" for rate in RATES), "McNemar, false calls", "trained"]
+    rate = next(name for name, key in RATES.items() if key == AGAINST.get(table, OTHERWISE)[1])
+    heads = ["road", "seed", *RATES, *(f"unseen: {rate}" for rate in RATES), f"McNemar, {rate}", "samples", "trained"]
     print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}", *rows, sep="\n")
+    if table == "roads":
+        draw(
+            {name: road for name, road in roads.items() if road.stage in ("ppo", "grpo")}, Path("benchmarks/roads.svg")
+        )
 
 
 if __name__ == "__main__":

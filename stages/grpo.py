@@ -168,7 +168,9 @@ def _train(job: Job) -> dict[str, Any]:
     results = _training.train(job, trainer)
     save_adapter(model, job.folder / "adapter")
     history = [row for row in trainer.state.log_history if "reward" in row]
-    return counts.as_dict() | reference | results | {"reward_first": history[0]["reward"]} | _shown(history[-1])
+    samples = -(-results["steps"] // config.iterations) * config.batch_size
+    first = {"samples": samples, "reward_first": history[0]["reward"]}
+    return counts.as_dict() | reference | results | first | _shown(history[-1])
 
 
 def _shown(row: dict[str, Any]) -> dict[str, float | None]:

@@ -211,6 +211,7 @@ def _train(job: Job) -> dict[str, Any]:
     return (
         counts.as_dict()
         | {"steps": done.updates, "resumed_from_step": first, "optimizer_steps": done.steps}
+        | {"samples": done.updates * count * config.samples}
         | {"kl_at_step_0": done.kl_at_step_0, "kl_coefficient": done.kl_coefficient}
         | _first_and_last(job)
         | {"train_seconds": round(time.monotonic() - began, 2), "memory_before_gib": round(before, 3)}

@@ -373,6 +373,7 @@ def test_it_goes_on_after_an_interruption_to_the_same_bytes(
     settings = {"algorithm": algorithm, "iterations": iterations, "learning_rate": 3e-3, "max_steps": 12}
     metrics = run_grpo(tmp_path, **settings)
     assert metrics["reference_gap_at_step_0"] == pytest.approx(0, abs=1e-5)
+    assert metrics["samples"] == 12 // iterations * 8
     assert 0 < metrics["reward_last"] < 1  # a dozen steps of a toy are noise: whether it learns is not asked here
     # rloo's estimate, the mean log-ratio of samples, has either sign; grpo's has none that is negative.
     assert metrics["kl"] > 0 or (algorithm == "rloo" and metrics["kl"] != 0)
@@ -392,6 +393,7 @@ def test_it_goes_on_after_an_interruption_to_the_same_bytes(
 def test_by_the_rules_it_logs_what_the_samples_did_and_its_adapter_is_merged(tmp_path: Path) -> None:
     tuned(tmp_path)
     metrics = run_grpo(tmp_path, max_steps=3, iterations=1)
+    assert metrics["samples"] == 3 * 8
     rows = [json.loads(line) for line in (tmp_path / "runs/toy/grpo/log.jsonl").read_text().splitlines()]
     assert len(rows) == 3
     assert all({"reward", "kl", "entropy", "clip_ratio/region_mean", "sampled/points"} <= row.keys() for row in rows)

@@ -1,0 +1,122 @@
+"""The tables of roads and dials: what stands in a row, and what the pictures show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import dose, roads
+from benchmarks.roads import Road
+from stages._manifest import SCHEMA
+
+
+def written(path: Path, rows: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = rows if isinstance(rows, list) else [rows]
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8")
+
+
+def fields(exact: float, false: float, missed: float) -> dict[str, Any]:
+    rates = {"exact_call_rate": exact, "false_tool_call_rate": false, "missed_call_rate": missed}
+    own = rates | {f"{name}_ci": [max(0.0, rate - 0.1), rate + 0.1] for name, rate in rates.items()}
+    return own | {"unseen_tools": own}
+
+
+REQUESTS = [{"id": f"r{n}", "expected": {"act": "call" if n < 5 else "answer"}} for n in range(15)]
+
+
+def predictions(model: str, right: int) -> list[dict[str, Any]]:
+    """`right` calls that are exact of five, and no call on as many of the ten that need none."""
+    return [
+        {
+            "id": f"r{n}",
+            "model": model,
+            "attempt": n < 5 or n - 5 >= right,
+            "outcome": "exact_call" if n < right else "-",
+        }
+        for n in range(15)
+    ]
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(roads, "RUNS", tmp_path)
+    return tmp_path
+
+
+def evaluated(run: Path, stage: str, right: int, **made: Any) -> None:
+    written(run / "evaluate" / "metrics.json", {stage: fields(right / 10, 0.3, 0.0)})
+    written(run / "evaluate" / "requests.jsonl", REQUESTS)
+    written(run / "evaluate" / "predictions.jsonl", predictions(stage, right))
+    written(run / stage / "metrics.json", made)
+    written(run / stage / "manifest.json", {"schema": SCHEMA, "seconds": 90.0})
+
+
+def test_a_row_has_rates_the_test_against_the_fine_tuned_model_and_all_that_was_sampled(runs: Path) -> None:
+    evaluated(runs / "roads_0", "sft", 0)
+    evaluated(runs / "roads_0_dpo", "dpo", 10)
+    written(runs / "roads_0_dpo" / "pairs" / "metrics.json", {"samples": 4800})
+    cells = roads.row("roads", "dpo", Road("dpo"), 0).strip("| ").split(" | ")
+    assert cells[:3] == ["dpo", "0", "100.0 [90.0, 110.0]"]
+    assert cells[-3:] == ["p = 0.002", "4,800", "1 min 30 s"]  # ten of ten put right: 2 x 0.5 ** 10
+    assert roads.row("roads", "sft", Road("sft"), 0).endswith("| - | - | 1 min 30 s |")
+
+
+def test_a_student_is_held_against_the_one_that_had_no_teacher(runs: Path) -> None:
+    evaluated(runs / "roads_0_student_sft", "sft", 0)
+    run = runs / "roads_0_student_logit"
+    written(run / "distill" / "metrics.json", fields(0.5, 0.3, 0.0) | {"answers": 2500})
+    written(run / "distill" / "requests.jsonl", REQUESTS)
+    written(run / "distill" / "predictions.jsonl", predictions("student", 5))
+    written(run / "distill" / "manifest.json", {"schema": SCHEMA, "seconds": 90.0})
+    cells = roads.row("students", "student_logit", Road("distill", start="dpo"), 0).strip("| ").split(" | ")
+    assert cells[-3:] == ["p = 0.062", "2,500", "1 min 30 s"]  # five of five: 2 x 0.5 ** 5
+
+
+def test_a_course_is_the_mean_of_each_tenth_whatever_the_rate_is_called(tmp_path: Path) -> None:
+    rows = [{"step": step, "missed_call_rate": step / 100} for step in range(1, 21)]
+    written(tmp_path / "ppo.jsonl", rows)
+    assert roads.course(tmp_path / "ppo.jsonl", "missed_call_rate")[0] == pytest.approx((5.0, 1.5))
+    assert roads.course(tmp_path / "ppo.jsonl", "missed_call_rate")[-1] == pytest.approx((95.0, 19.5))
+    written(tmp_path / "grpo.jsonl", [{"step": 1, "sampled/missed_call_rate": 0.5}, {"step": 2, "loss": 1.0}])
+    assert roads.course(tmp_path / "grpo.jsonl", "missed_call_rate") == [(5.0, 50.0)]
+    assert roads.course(tmp_path / "none.jsonl", "missed_call_rate") == []
+
+
+def test_the_picture_of_the_roads_is_drawn(runs: Path) -> None:
+    written(
+        runs / "roads_0_ppo" / "ppo" / "log.jsonl",
+        [{"step": 1, "false_tool_call_rate": 0.5, "missed_call_rate": 0.0}],
+    )
+    roads.draw({"ppo": Road("ppo"), "grpo": Road("grpo")}, runs / "roads.svg")
+    assert "<svg" in (runs / "roads.svg").read_text()
+
+
+def point(dial: str, value: int, false: float) -> dict[str, Any]:
+    metrics = {"validation_exact_call_rate": 0.5, "validation_missed_call_rate": 0.0, "validation_n_call": 10}
+    metrics |= {"validation_false_tool_call_rate": false, "validation_n_no_call": 10}
+    return {"overrides": [f"reward.{dial}={value}"], "seconds": 50.0, "metrics": metrics}
+
+
+def test_a_dial_is_told_by_seed_and_over_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweeps = {
+        seed: {
+            "points": [point("needless_call", value, 0.1 * seed) for value in dose.DIALS["needless_call"]],
+            "wall_seconds": 275.0,
+            "sampled_requests": 2400,
+        }
+        for seed in (0, 1)
+    }
+    pooled = dose.report("needless_call", sweeps)
+    said = capsys.readouterr().out
+    assert "| -10 | 1 | 50.0 | 10.0 | 0.0 |" in said
+    assert "| -10 | all | 50.0 [29.9, 70.1] | 5.0 [0.9, 23.6] |" in said  # one of twenty
+    assert "seed 0: 4 min 35 s, 1.10 x its trainings; 2400 requests sampled" in said
+    monkeypatch.setattr(dose, "PICTURE", tmp_path / "dose.svg")
+    dose.draw({"needless_call": pooled})
+    assert "<svg" in (tmp_path / "dose.svg").read_text()
