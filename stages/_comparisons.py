@@ -98,12 +98,12 @@ def holm(ps: Sequence[float]) -> list[float]:
     >>> holm([0.25, 0.125, 0.5])
     [0.5, 0.375, 0.5]
     """
-    order = sorted(range(len(ps)), key=lambda place: ps[place])
-    adjusted, least = [0.0] * len(ps), 0.0
-    for before, place in enumerate(order):
-        least = max(least, min(1.0, (len(ps) - before) * ps[place]))
-        adjusted[place] = least
-    return adjusted
+    import numpy as np
+
+    order = np.argsort(ps)
+    adjusted = np.empty(len(ps))
+    adjusted[order] = np.maximum.accumulate(np.sort(ps) * np.arange(len(ps), 0, -1)).clip(max=1.0)
+    return adjusted.tolist()
 
 
 def cluster_places(requests: Sequence[Request]) -> list[int]:

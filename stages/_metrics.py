@@ -1,7 +1,11 @@
-"""Rates of the contract with their intervals, and the paired test that compares two models on the same requests."""
+"""Rates of the contract with their intervals, and the paired test that compares two models on the same requests.
+
+scipy computes both, at one or two milliseconds each: what one evaluation asks a thousand times is kept.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -48,15 +52,15 @@ class Change(NamedTuple):
     interval: Interval | None
 
 
-def wilson(k: int, n: int, z: float = Z95) -> Interval | None:
-    """Score interval of a share k/n (Wilson 1927); None where there is nothing to count."""
+@functools.cache
+def wilson(k: int, n: int) -> Interval | None:
+    """Score interval of a share k/n at 95 % (Wilson 1927); None where there is nothing to count."""
     if n == 0:
         return None
-    share, z2 = k / n, z * z
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    # The bounds at 0 and n are exact; floating point would leave 1e-18 there.
-    return (0.0 if k == 0 else max(0.0, centre - half), 1.0 if k == n else min(1.0, centre + half))
+    from scipy.stats import binomtest
+
+    ends = binomtest(k, n).proportion_ci(method="wilson")
+    return float(ends.low), float(ends.high)
 
 
 def sign(difference: float) -> int:
@@ -78,17 +82,12 @@ def kendall(signs: Sequence[tuple[int, int]]) -> float | None:
     return sum(a * b for a, b in signs) / math.sqrt(squares) if squares else None
 
 
+@functools.cache
 def mcnemar(b: int, c: int) -> float:
     """Exact two-sided p value of McNemar's test: b and c discordant pairs under a fair coin; 1.0 without any."""
-    n = b + c
-    if n == 0:
-        return 1.0
-    term = tail = 1
-    for k in range(1, min(b, c) + 1):
-        term = term * (n - k + 1) // k
-        tail += term
-    # Both sides are exact integers, so the division is right to the last bit however small the result.
-    return min(1.0, 2 * tail / 2**n)
+    from scipy.stats import binomtest
+
+    return float(binomtest(min(b, c), b + c).pvalue) if b + c else 1.0
 
 
 def compare(first: Sequence[bool], second: Sequence[bool]) -> Change:

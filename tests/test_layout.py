@@ -29,6 +29,7 @@ HEAVY = (
     "trackio",
     "tensorboard",
     "matplotlib",
+    "scipy",
 )
 SOURCES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 
