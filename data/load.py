@@ -98,7 +98,7 @@ class DataConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Transcripts for fine-tuning, requests for preference pairs, validation and test; `digest` is of all of it.
+    """Transcripts for fine-tuning, requests for preference pairs, validation and test; `digest` is of all they say.
 
     `notes` are lines for the user: what was guessed, left out and put right.
     """
@@ -196,12 +196,12 @@ def _dataset(
     preference, validation, test = (mark_unseen(part, sft) for part in (preference, validation, test))
     digest = hashlib.sha256()
     for transcript in sft:
-        digest.update(jsontext.canonical(rows_of_the_world.write(transcript)) + b"\n")
+        digest.update(jsontext.canonical(_said(rows_of_the_world.write(transcript))) + b"\n")
     for part in (preference, validation, test):
         digest.update(b"--\n")
         for request in part:
             said = [request.gold, *([request.rejected] if request.rejected else [])]
-            row = [rows_of_the_world.write_request(request), *(turn and turn.as_chat() for turn in said)]
+            row = [_said(rows_of_the_world.write_request(request)), *(turn and turn.as_chat() for turn in said)]
             row += [{act: turn.as_chat() for act, turn in request.others.items()}] if request.others else []
             digest.update(jsontext.canonical(row) + b"\n")
     counts = {
@@ -218,6 +218,15 @@ def _dataset(
     return Dataset(list(sft), list(preference), list(validation), list(test), digest.hexdigest(), counts, notes)
 
 
+def _said(row: dict[str, Any]) -> dict[str, Any]:
+    """A written row without what no model is shown and no answer is judged by."""
+    row.pop("source", None)
+    expected = row.get("expected") or []
+    for entry in filter(None, expected if isinstance(expected, list) else [expected]):
+        entry.pop("lacking", None)
+    return row
+
+
 def _requests(found: Iterable[Transcript | Request]) -> list[Request]:
     """The requests of rows; one of no kind is of the kind of act that it asks for."""
     requests = [one for row in found for one in ([row] if isinstance(row, Request) else requests_of(row))]
@@ -232,11 +241,15 @@ def _split(found: Sequence[T], share: float, order: random.Random) -> tuple[list
 
 
 def _with_ids_apart(found: Iterable[T]) -> list[T]:
-    """Rows whose ids tell them apart: the second row of one id gets `~2` behind it."""
+    """Rows whose ids tell them apart: the second row of one id gets `~2` behind it, and all of them share a source."""
+    rows = list(found)
+    times = Counter(row.id for row in rows)
     seen: Counter[str] = Counter()
     apart = []
-    for row in found:
+    for row in rows:
         seen[row.id] += 1
-        number = seen[row.id]
-        apart.append(row if number == 1 else replace(row, id=f"{row.id}~{number}"))
+        number, own = seen[row.id], row.id
+        if times[own] > 1:
+            row = replace(row, id=own if number == 1 else f"{own}~{number}", source=row.source or own)
+        apart.append(row)
     return apart

@@ -102,18 +102,20 @@ class Expected:
     """What is right: the act, the accepted calls where it is a call, and a reference text.
 
     A text act with `text=None` has no single right wording: any answer that is no call, question or refusal is right.
+    `lacking` names the required arguments that a question has to ask for, where the source says which.
     """
 
     act: Act
     calls: tuple[AcceptedCall, ...] = ()
     text: str | None = None
+    lacking: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
     """Tools and messages. `expected`, where the source knows it, holds one entry for each assistant turn, in order.
 
-    An entry that is None says that the turn itself is what is right.
+    An entry that is None says that the turn itself is what is right. `source` is what a Request says of it.
     """
 
     id: str
@@ -121,6 +123,7 @@ class Transcript:
     messages: tuple[Message, ...]
     kind: str = ""
     expected: tuple[Expected | None, ...] = ()
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,8 @@ class Request:
 
     `gold` is the assistant turn of the data, `rejected` one that the data says is worse, `others` one for each act that
     is not right, where the data has such; `unseen` says that no offered tool occurs in the training transcripts.
+    `source` names what it was made from, where something says that: the tool and the wording, the row, the
+    conversation. Requests of one source are answered alike, and count as one where chance is estimated.
     """
 
     id: str
@@ -140,6 +145,7 @@ class Request:
     unseen: bool = False
     rejected: Message | None = None
     others: dict[Act, Message] = field(default_factory=dict)
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +205,15 @@ def transcript_of(request: Request) -> Transcript | None:
         return None
     messages = (*request.messages, request.gold)
     before = sum(turn.role == "assistant" for turn in request.messages)
-    return Transcript(request.id, request.tools, messages, request.kind, (*[None] * before, request.expected))
+    expected = (*[None] * before, request.expected)
+    return Transcript(request.id, request.tools, messages, request.kind, expected, request.source)
 
 
 def requests_of(transcript: Transcript) -> list[Request]:
-    """One request for each assistant turn, with the messages before it; ids are `<transcript id>/<turn>`."""
+    """One request for each assistant turn, with the messages before it; ids are `<transcript id>/<turn>`.
+
+    Those of one conversation are of one source: the transcript's, or its id.
+    """
     turns = [place for place, message in enumerate(transcript.messages) if message.role == "assistant"]
     if transcript.expected and len(transcript.expected) != len(turns):
         raise ValueError(
@@ -218,6 +228,7 @@ def requests_of(transcript: Transcript) -> list[Request]:
             messages=transcript.messages[:place],
             expected=expected or expected_of(transcript.messages[place]),
             gold=transcript.messages[place],
+            source=transcript.source or (transcript.id if len(turns) > 1 else None),
         )
         for number, (place, expected) in enumerate(zip(turns, known, strict=True))
     ]

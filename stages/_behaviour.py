@@ -8,6 +8,7 @@
     refusal_rate                   refusals / requests
     ask_precision                  questions where asking is right / questions
     ask_recall                     questions where asking is right / requests where asking is right
+    right_slot_rate                questions that name a lacking argument / requests that say which one lacks
     parallel_count_accuracy        as many calls as expected / requests that expect several calls
 
     argument_precision             right arguments / arguments given, over calls that stand for an expected one
@@ -30,12 +31,13 @@ Over nothing each is null. Those of the first group are shares of independent th
 narrow. Balanced accuracy of the decision is `balanced_accuracy` of the contract. An act is call, answer, ask or refuse,
 F1 of one 2 right / (done + right somewhere); `acts` counts what was done for each that was right. Expected utility at
 the risk c of a wrong call is that of MICE (Subramani et al. 2025, arXiv 2504.20168), tool productivity that of OTC
-(Wang et al. 2025, arXiv 2504.14870). Whether a question asks for the lacking argument is not measured: requests do not
-say which one lacks.
+(Wang et al. 2025, arXiv 2504.14870). A question names an argument if all parts of the argument's name stand in it as
+words, or all words of the data's own question but articles and their like; number is ignored.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,6 +52,9 @@ if TYPE_CHECKING:
 
 DONE = (*ACTS, "empty")
 RISKS = (0.5, 1, 2, 4)
+# Part a name such as departureCity or party_size, and what questions are about from what they are made with.
+_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")
+_ASKING = frozenset(("a", "an", "the", "which", "what", "is", "are", "for", "of", "on", "at", "in", "please", "you"))
 
 
 class Pooled(NamedTuple):
@@ -82,6 +87,7 @@ def shares(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
     parallel = [row for row in rows if len(row.request.expected.calls) > 1]
     acts = [act_of(row) for row in rows]
     asked = sum(row.judgement.outcome == "asked" for row in rows)
+    lacking = [row for row in rows if row.request.expected.lacking]
     return {
         "attempt_rate": (len(tried), len(rows)),
         "parse_rate": (sum(parsed(row.judgement) for row in tried), len(tried)),
@@ -91,6 +97,7 @@ def shares(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
         "refusal_rate": (acts.count("refuse"), len(rows)),
         "ask_precision": (asked, acts.count("ask")),
         "ask_recall": (asked, sum(row.request.expected.act == "ask" for row in rows)),
+        "right_slot_rate": (sum(map(right_slot, lacking)), len(lacking)),
         "parallel_count_accuracy": (
             sum(len(calls_of(row)) == len(row.request.expected.calls) for row in parallel),
             len(parallel),
@@ -103,6 +110,21 @@ def act_of(row: Row) -> str:
     if row.judgement.outcome in RIGHT_TEXTS:
         return row.request.expected.act
     return "empty" if row.judgement.outcome == "empty" else str(row.judgement.components["act"])
+
+
+def right_slot(row: Row) -> bool:
+    """Whether the answer is a question that names an argument which the request lacks."""
+    gold = row.request.gold
+    own = _words(gold.content) - _ASKING if gold else set()
+    said = _words(row.reading.text)
+    named = (_words(name) for name in row.request.expected.lacking)
+    return row.judgement.outcome == "asked" and any(words and words <= said for words in (*named, own))
+
+
+def _words(text: str) -> set[str]:
+    """Its words and the parts of names in it, in small letters and without a plural's s."""
+    parts = (part.lower() for part in _PART.findall(text))
+    return {part.removesuffix("s") if len(part) > 3 else part for part in parts}
 
 
 def calls_of(row: Row) -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 The headline metrics (false calls, missed calls, exact calls) are yes or no for each request: McNemar's exact test, with
 p values adjusted for there being three of them in a comparison (Holm 1979). F1, MCC and calibration error are functions
 of sums over requests: the interval of their difference is where 95 % of it lie when the requests are drawn again with
-replacement, by clusters, since requests about one tool are right or wrong together.
+replacement, by clusters, since requests of one source are right or wrong together.
 """
 
 from __future__ import annotations
@@ -107,17 +107,20 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def cluster_places(requests: Sequence[Request]) -> list[int]:
-    """The number of each request's cluster: that of the first tool that is right to call; where a call is wrong, that
-    of its kind and the names of the tools on offer. The templates that requests were made from are not recorded.
+    """The number of each request's cluster: that of its source, in the world a tool and a wording. Without one, that of
+    the first tool that is right to call; where a call is wrong, that of its kind and the names of the tools on offer.
     """
-    keys = [
-        (request.expected.calls[0].name,)
-        if needs_call(request) and request.expected.calls
-        else (request.kind, "", *sorted(tool.name for tool in request.tools))
-        for request in requests
-    ]
+    keys = [_cluster(request) for request in requests]
     places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     return [places[key] for key in keys]
+
+
+def _cluster(request: Request) -> tuple[str, ...]:
+    if request.source:
+        return "source", request.source
+    if needs_call(request) and request.expected.calls:
+        return "tool", request.expected.calls[0].name
+    return "offer", request.kind, *sorted(tool.name for tool in request.tools)
 
 
 def counts(requests: Sequence[Request], scored: Sequence[Scored]) -> dict[str, np.ndarray]:

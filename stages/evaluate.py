@@ -37,7 +37,7 @@ STAGE_OF: dict[str, str] = {stage: stage for stage in ADAPTERS} | {"merged": "me
 PARENTS = ADAPTERS[:1]
 OPTIONAL = (*ADAPTERS[1:], "merge")
 BLOCKS = ("model", "data", "reward")
-VERSION = 2
+VERSION = 3
 
 
 class Config(BaseModel):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from data.dialects import native
 from data.transcript import AcceptedCall, Expected, Message, Request, Tool
 from rewards import judge
-from stages._behaviour import POOLED, behaviour
+from stages._behaviour import POOLED, behaviour, right_slot
 from stages._metrics import Row
 
 TOOLS = tuple(
@@ -17,6 +19,7 @@ TOOLS = tuple(
 OSLO = AcceptedCall("weather", {"place": ["Oslo"], "day": ["today"]}, optional=("day",))
 ONE = Expected("call", (OSLO,))
 TWO = Expected("call", (OSLO, AcceptedCall("tides", {"place": ["Oslo"]})))
+LACKS = Expected("ask", lacking=("place",))
 ASK, REFUSE, ANSWER = Expected("ask"), Expected("refuse"), Expected("answer", text="mild")
 
 
@@ -44,8 +47,8 @@ MIXED = done(
     (ONE, "It is mild."),  # missed
     (TWO, f"{RIGHT}\n{TIDES}"),  # both right
     (TWO, f"{RIGHT}\n{RIGHT}\n{TIDES}"),  # one more
-    (ASK, "Which place?"),
-    (ASK, RIGHT),  # needless
+    (LACKS, "Which place?"),
+    (ASK, RIGHT),  # needless; says not what lacks
     (REFUSE, "Which place?"),
     (REFUSE, "I cannot do that."),
     (ANSWER, "It is mild."),
@@ -63,6 +66,7 @@ MIXED = done(
         ("refusal_rate", 1, 12),
         ("ask_precision", 1, 2),
         ("ask_recall", 1, 2),
+        ("right_slot_rate", 1, 1),
         ("parallel_count_accuracy", 1, 2),
         ("argument_precision", 6, 7),  # given: 1, 2, and 1 + 1 of each parallel one
         ("argument_recall", 6, 7),
@@ -116,3 +120,32 @@ def test_a_right_answer_that_ends_in_a_question_is_an_answer() -> None:
     rows = done((ANSWER, "It is mild. Anything else you want to know?"))
     assert rows[0].judgement.components["act"] == "ask"
     assert behaviour(rows, [1])["acts"] == {"answer": {"call": 0, "answer": 1, "ask": 0, "refuse": 0, "empty": 0}}
+
+
+@pytest.mark.parametrize(
+    ("lacking", "gold", "said", "right"),
+    [
+        ("departureCity", None, "Which city is the departure from?", True),
+        ("departureCity", None, "Which city?", False),  # every part has to be there
+        ("party_size", None, "What size is your party?", True),
+        ("party_size", "For how many people?", "How many people will it be?", True),  # words of the data's question
+        ("party_size", "For how many people?", "How many tables?", False),
+        ("guest", None, "How many guests?", True),  # number is ignored
+        ("title", "What is the title?", "Which title?", True),
+        ("title", "What is the title?", "What is the date?", False),  # made with the same words, about another thing
+        ("place", None, "I need a place.", False),  # no question
+        ("day", None, "On which Monday?", False),  # a word, not a piece of one
+    ],
+)
+def test_a_question_is_for_an_argument_whose_name_or_question_stands_in_it(
+    lacking: str, gold: str | None, said: str, right: bool
+) -> None:
+    (row,) = done((Expected("ask", lacking=(lacking,)), said))
+    turn = Message("assistant", gold) if gold else None
+    assert right_slot(row._replace(request=replace(row.request, gold=turn))) is right
+
+
+def test_a_call_that_names_the_lacking_argument_asks_for_nothing() -> None:
+    fields = behaviour(done((LACKS, call("weather", place="Oslo"))), [1])
+    assert (fields["right_slot_rate"], fields["ask_recall"]) == (0.0, 0.0)
+    assert behaviour(done((ASK, "Which place?")), [1])["right_slot_rate"] is None

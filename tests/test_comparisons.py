@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,6 +59,17 @@ def test_requests_of_one_right_tool_are_one_cluster_and_others_by_kind_and_offer
         request(6, tools=(LOOK,)),
     ]
     assert cluster_places(requests) == [0, 1, 0, 2, 2, 3, 4]
+
+
+def test_requests_of_one_source_are_one_cluster_whatever_is_right() -> None:
+    requests = [
+        replace(request(0, "look"), source="look: See {}."),
+        replace(request(1), source="look: See {}."),
+        replace(request(2, "look"), source="look: Show {}."),
+        request(3, "look"),
+        replace(request(4, "send"), source="look"),  # bears a tool's name, and is of none
+    ]
+    assert cluster_places(requests) == [0, 0, 1, 2, 3]
 
 
 def test_samples_are_of_whole_clusters_and_the_same_for_all_models() -> None:

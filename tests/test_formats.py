@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from data import formats, jsontext
 from data.formats import bfcl, openai, preference, router, seal_tools, simple_tool_calling, when2call, world
-from data.load import DataConfig
+from data.load import DataConfig, load
 from data.source import rows
 from data.transcript import (
     AcceptedCall,
@@ -542,6 +543,26 @@ def test_a_request_survives_being_written_and_read_as_a_row_of_the_world():
     request = Request("r1", "needed", (tool,), (Message("system", "Be brief."), ASK), Expected("call", calls))
     assert world.read(jsontext.loads(jsontext.dumps(world.write_request(request))), "x:1") == request
     assert formats.guess([world.write_request(request)])[0] == "world"
+    asked = replace(request, source="get_weather: Weather?", expected=Expected("ask", lacking=("city",)))
+    assert world.read(jsontext.loads(jsontext.dumps(world.write_request(asked))), "x:1") == asked
+    assert not {"source", "lacking"} & {*world.write_request(request), *world.write_request(request)["expected"]}
+
+
+def test_requests_of_one_conversation_or_of_one_id_are_of_one_source(tmp_path):
+    (alone,) = requests_of(openai.read(row() | {"id": "a", "messages": [ASKED, CHOSEN]}, "x:1"))
+    both = requests_of(openai.read(row() | {"id": "b", "messages": [ASKED, CHOSEN, ASKED, CHOSEN]}, "x:1"))
+    assert [each.source for each in (alone, *both)] == [None, "b", "b"]
+    assert requests_of(replace(openai.read(row(), "x:1"), source="made"))[0].source == "made"
+    lines = [row() | {"id": name, "messages": [ASKED, CHOSEN]} for name in ("a", "c", "a")]
+    (tmp_path / "rows.jsonl").write_text("".join(jsontext.dumps(line) + "\n" for line in lines))
+    config = DataConfig(format="openai", train=f"{tmp_path}/rows.jsonl", test=f"{tmp_path}/rows.jsonl")
+    assert [(each.id, each.source) for each in load(config).test] == [("a", "a"), ("c", None), ("a~2", "a")]
+
+
+def test_a_question_of_when2call_says_the_row_it_was_made_from():
+    question = {"question": "Weather?", "correct_answer": "cannot_answer", "tools": [], "uuid": "u1"}
+    assert when2call.read(question | {"source_id": "live_simple_19-3-15"}, "x:1").source == "live_simple_19-3-15"
+    assert when2call.read(question, "x:1").source is None
 
 
 def test_a_request_must_end_where_an_assistant_is_to_speak():
@@ -562,6 +583,8 @@ def test_a_world_row_with_a_wrong_answer_key_is_refused():
         "expected[0].calls": [{"act": "call"}, answer],
         "expected[1].calls": [entry, answer | {"calls": entry["calls"]}],
         "expected[0].calls[0].arguments.a": [entry | {"calls": [{"name": "f", "arguments": {"a": 1}}]}, answer],
+        "expected[0].lacking": [entry | {"lacking": ["a"]}, answer],
+        "expected[1].lacking[0]": [entry, {"act": "ask", "lacking": [""]}],
         "expected[0].calls[0].optional": [
             entry | {"calls": [{"name": "f", "arguments": {}, "optional": ["a"]}]},
             answer,
@@ -571,6 +594,9 @@ def test_a_world_row_with_a_wrong_answer_key_is_refused():
         with pytest.raises(RowError) as caught:
             world.read(good | {"expected": expected}, "x:1")
         assert caught.value.field == field
+    with pytest.raises(RowError) as caught:
+        world.read(good | {"source": 3}, "x:1")
+    assert caught.value.field == "source"
 
 
 KEYS = ["messages", "role", "content", "tool_calls", "function", "name", "arguments", "tools", "expected"]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from data import schema
 from data.formats import world as rows
+from data.load import DataConfig, load
 from data.transcript import Message, Request
 from data.world import PREFERENCE, SFT, TEST, UNSEEN, World, WorldConfig, generate
 from data.world.catalogue import BY_NAME
@@ -121,6 +126,58 @@ def test_facts_of_the_test_set_are_not_facts_of_training() -> None:
         assert relation.subjects(test=True)
         assert not set(relation.subjects(test=True)) & set(relation.subjects(test=False))
         assert not set(relation.train) & set(relation.test)
+
+
+def test_every_request_says_the_wording_that_its_last_user_turn_was_drawn_from(world: World) -> None:
+    for request in world.test + world.preference + world.validation:
+        wording = (request.source or "").partition(": ")[2]
+        pieces = [re.escape(piece) for piece in re.split(r"\{\w*\}", wording)]
+        text = next(turn.content for turn in reversed(request.messages) if turn.role == "user")
+        assert wording, request.id
+        assert re.match(".+".join(pieces), text), (request.source, text)
+
+
+def test_a_source_names_the_tool_that_the_request_is_about(world: World) -> None:
+    for request in world.test:
+        about = (request.source or "").partition(": ")[0]
+        if request.expected.calls:
+            assert about == request.expected.calls[0].name
+        elif request.kind in ("missing_argument", "declined", "answered", "after_result"):
+            assert about in {tool.name for tool in request.tools}
+        elif request.kind == "no_tool":
+            assert about in BY_NAME
+            assert about not in {tool.name for tool in request.tools}
+    assert len({request.source for request in world.test}) < 0.6 * len(world.test)
+
+
+def test_a_request_that_lacks_an_argument_says_which_one(world: World) -> None:
+    for request in world.test + world.preference:
+        assert bool(request.expected.lacking) == (request.kind == "missing_argument")
+        if request.kind == "missing_argument":
+            tool = BY_NAME[(request.source or "").partition(": ")[0]]
+            (name,) = request.expected.lacking
+            assert name in tool.tool.parameters["required"]
+            assert request.gold == Message("assistant", tool.asks[name])
+
+
+def test_the_digest_of_data_is_of_what_it_says_and_not_of_where_it_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = DataConfig(world=SMALL)
+    whole = load(config)
+
+    def bare(row: Any) -> Any:
+        if isinstance(row, Request):
+            return replace(row, source=None, expected=replace(row.expected, lacking=()))
+        return replace(row, source=None)
+
+    def nameless(config: WorldConfig, seed: int) -> World:
+        made = generate(config, seed)
+        parts = (made.sft, made.preference, made.validation, made.test)
+        return World(*([bare(row) for row in part] for part in parts))
+
+    monkeypatch.setattr("data.world.generate", nameless)
+    assert whole.test[0].source
+    assert load(config).test[0].source is None
+    assert load(config).digest == whole.digest
 
 
 def test_a_transcript_survives_being_written_and_read(world: World) -> None:

@@ -4,7 +4,8 @@ Fine-tuning rows are {tools, messages}, preference rows {tools, messages, chosen
 rejected_response; both write calls as <TOOLCALL>[{"name", "arguments"}]</TOOLCALL>. The multiple-choice and judge rows
 are {tools, question, correct_answer, answers}: the right act, and one text an act, of which the right one is the gold
 turn. Without answers, a row whose right act is a call cannot be used: nothing says which call. The texts of the other
-acts are kept to choose from; one that cannot be read is no choice.
+acts are kept to choose from; one that cannot be read is no choice. `source_id`, where there is one, names the row of
+another benchmark that a question was made from, often several from one.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def _question(row: dict[str, Any], tools: Any, place: str) -> Request:
     row_id = _rows.row_id({"id": row.get("uuid", row.get("id"))}, place)
     read = {ACTS[name]: _other(text, ACTS[name], place) for name, text in answers.items() if name in {*ACTS} - {right}}
     others = {other: turn for other, turn in read.items() if turn}
-    return Request(row_id, act, tools, (Message("user", question),), expected, gold, others=others)
+    source = row.get("source_id")
+    source = str(source) if isinstance(source, str | int) and str(source) else None
+    return Request(row_id, act, tools, (Message("user", question),), expected, gold, others=others, source=source)
 
 
 def _other(text: Any, act: Act, place: str) -> Message | None:

@@ -1,5 +1,5 @@
 """Our own rows: all of a transcript with what is right at each assistant turn, or a request with what is right there;
-also written, for files and digests.
+also written, for files and digests. `source`, and `lacking` in what is expected, stand in rows that have them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def read(row: dict[str, Any], place: str) -> Transcript | _Request:
         raise RowError(
             place, "expected", f"must hold one entry for each of {turns} assistant turns, has {len(expected)}"
         )
-    return Transcript(plain.id, plain.tools, plain.messages, plain.kind, expected)
+    return Transcript(plain.id, plain.tools, plain.messages, plain.kind, expected, _source(row, place))
 
 
 def recognised(row: dict[str, Any]) -> str | None:
@@ -47,7 +47,7 @@ def write(transcript: Transcript) -> dict[str, Any]:
     row["messages"] = [message.as_chat() for message in transcript.messages]
     if transcript.expected:
         row["expected"] = [entry and write_expected(entry) for entry in transcript.expected]
-    return row
+    return row | _written_source(transcript)
 
 
 def write_request(request: _Request) -> dict[str, Any]:
@@ -59,15 +59,16 @@ def write_request(request: _Request) -> dict[str, Any]:
         "messages": [message.as_chat() for message in request.messages],
         "unseen": request.unseen,
         "expected": write_expected(request.expected),
-    }
+    } | _written_source(request)
 
 
 def write_expected(expected: Expected) -> dict[str, Any]:
-    """{act, calls: [{name, arguments: {argument: [accepted values]}, optional}], text}."""
+    """{act, calls: [{name, arguments: {argument: [accepted values]}, optional}], text}, and lacking: [argument]."""
     calls = [
         {"name": call.name, "arguments": call.arguments, "optional": list(call.optional)} for call in expected.calls
     ]
-    return {"act": expected.act, "calls": calls, "text": expected.text}
+    lacking = {"lacking": list(expected.lacking)} if expected.lacking else {}
+    return {"act": expected.act, "calls": calls, "text": expected.text} | lacking
 
 
 def _request(row: dict[str, Any], place: str) -> _Request:
@@ -76,7 +77,17 @@ def _request(row: dict[str, Any], place: str) -> _Request:
         raise RowError(place, "messages", "must end where an assistant is to speak")
     kind = _rows.typed(row.get("kind", ""), str, place, "kind")
     expected = _expected(row["expected"], place, "expected")
-    return _Request(_rows.row_id(row, place), kind, _rows.tools(row.get("tools"), place), tuple(messages), expected)
+    tools, source = _rows.tools(row.get("tools"), place), _source(row, place)
+    return _Request(_rows.row_id(row, place), kind, tools, tuple(messages), expected, source=source)
+
+
+def _source(row: dict[str, Any], place: str) -> str | None:
+    source = row.get("source")
+    return None if source is None else _rows.words(source, place, "source")
+
+
+def _written_source(value: Transcript | _Request) -> dict[str, str]:
+    return {"source": value.source} if value.source else {}
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
@@ -92,8 +103,12 @@ def _expected(entry: Any, place: str, field: str) -> Expected:
     calls = tuple(_accepted(call, place, f"{field}.calls[{number}]") for number, call in enumerate(listed))
     if (act == "call") != bool(calls):
         raise RowError(place, f"{field}.calls", "must hold calls where the act is call, and nowhere else")
+    lacking = _rows.typed(entry.get("lacking", []), list, place, f"{field}.lacking")
+    if lacking and act != "ask":
+        raise RowError(place, f"{field}.lacking", "must name arguments where the act is ask, and nowhere else")
+    asked = tuple(_rows.words(name, place, f"{field}.lacking[{number}]") for number, name in enumerate(lacking))
     text = entry.get("text")
-    return Expected(act, calls, None if text is None else _rows.typed(text, str, place, f"{field}.text"))
+    return Expected(act, calls, None if text is None else _rows.typed(text, str, place, f"{field}.text"), asked)
 
 
 def _accepted(entry: Any, place: str, field: str) -> AcceptedCall:

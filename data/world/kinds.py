@@ -1,6 +1,8 @@
 """The kinds of request, each a function that draws one transcript whose last assistant turn is the one asked about.
 
-For fine-tuning, where every assistant turn is trained, calls go on to their results and the final answer.
+For fine-tuning, where every assistant turn is trained, calls go on to their results and the final answer. The source of
+each is "tool: wording", of the tool that the last user turn is about; of facts "relation: wording", of what is about
+neither "kind: wording". Of two requests in one turn it is the first one's.
 """
 
 from __future__ import annotations
@@ -90,6 +92,7 @@ class Asked:
     """One request for one tool: its words, the right call, the tool's result, the final answer and its key value."""
 
     tool: WorldTool
+    wording: str
     text: str
     call: ToolCall
     result: dict[str, Any]
@@ -99,6 +102,14 @@ class Asked:
     @property
     def expected(self) -> Expected:
         return Expected("call", (AcceptedCall.exactly(self.call),))
+
+    @property
+    def source(self) -> str:
+        return _source(self.tool, self.wording)
+
+
+def _source(tool: WorldTool, wording: str) -> str:
+    return f"{tool.tool.name}: {wording}"
 
 
 def _fields(template: str) -> list[str]:
@@ -185,6 +196,7 @@ def ask(rng: random.Random, tool: WorldTool, side: Side, templates: Sequence[str
     told = [field for field in _fields(reply) if field in result]
     return Asked(
         tool,
+        template,
         template.format(**values),
         ToolCall(tool.tool.name, values),
         result,
@@ -240,7 +252,7 @@ def _finish(
     *last: Asked,
     before: tuple[Expected, ...] = (),
 ) -> Transcript:
-    """A transcript that ends in calls; for fine-tuning it goes on to results and answer."""
+    """A transcript that ends in calls, its source the first one's; for fine-tuning it goes on to results and answer."""
     accepted = tuple(AcceptedCall.exactly(one.call) for one in last)
     messages = [*messages, _calls(*last)]
     expected = (*before, Expected("call", accepted))
@@ -248,7 +260,7 @@ def _finish(
         reply = " ".join(one.reply for one in last)
         messages += [*_results(*last), _answer(reply)]
         expected += (Expected("answer", text=reply),)
-    return Transcript(id, tools, tuple(messages), kind, expected)
+    return Transcript(id, tools, tuple(messages), kind, expected, last[0].source)
 
 
 def single(rng: random.Random, side: Side, id: str) -> Transcript:
@@ -310,31 +322,36 @@ def _text(
     gold: str,
     expected: Expected,
     before: tuple[Expected, ...] = (),
+    source: str | None = None,
 ) -> Transcript:
-    return Transcript(id, tools, (*messages, _answer(gold)), kind, (*before, expected))
+    return Transcript(id, tools, (*messages, _answer(gold)), kind, (*before, expected), source)
 
 
 def small_talk(rng: random.Random, side: Side, id: str) -> Transcript:
     """Said in passing; any friendly answer is right."""
     said, answer = knowledge.draw_small_talk(rng, side.test)
-    return _text(id, "small_talk", _offer(rng, side, []), [_user(said)], answer, Expected("answer"))
+    tools, source = _offer(rng, side, []), f"small_talk: {said}"
+    return _text(id, "small_talk", tools, [_user(said)], answer, Expected("answer"), source=source)
 
 
-def _sum(rng: random.Random, side: Side) -> tuple[str, str]:
+def _sum(rng: random.Random, side: Side) -> tuple[str, str, str]:
+    """A question, its answer and its source."""
     expression, result = knowledge.draw_sum(rng)
-    return rng.choice(knowledge.SUM_TEST if side.test else knowledge.SUM_TRAIN).format(expression), str(result)
+    wording = rng.choice(knowledge.SUM_TEST if side.test else knowledge.SUM_TRAIN)
+    return wording.format(expression), str(result), f"sum: {wording}"
 
 
 def direct(rng: random.Random, side: Side, id: str) -> Transcript:
     """A fact or a sum of single digits, with no related tool on offer."""
-    question, answer = _sum(rng, side) if rng.random() < 0.5 else knowledge.draw_fact(rng, side.test)
+    drawn = _sum(rng, side) if rng.random() < 0.5 else knowledge.draw_worded_fact(rng, side.test)
+    question, answer, source = drawn
     tools = _offer(rng, side, [], keep_out=lambda tool: tool.domain in ("knowledge", "maths", "language"))
-    return _text(id, "direct", tools, [_user(question)], answer, Expected("answer", text=answer))
+    return _text(id, "direct", tools, [_user(question)], answer, Expected("answer", text=answer), source=source)
 
 
 def trivial_sum(rng: random.Random, side: Side, id: str) -> Transcript:
     """A sum of single digits with a calculator on offer."""
-    question, answer = _sum(rng, side)
+    question, answer, source = _sum(rng, side)
     return _text(
         id,
         "trivial_sum",
@@ -342,12 +359,13 @@ def trivial_sum(rng: random.Random, side: Side, id: str) -> Transcript:
         [_user(question)],
         answer,
         Expected("answer", text=answer),
+        source=source,
     )
 
 
 def known_fact(rng: random.Random, side: Side, id: str) -> Transcript:
     """A well-known fact with a search tool on offer."""
-    question, answer = knowledge.draw_fact(rng, side.test)
+    question, answer, source = knowledge.draw_worded_fact(rng, side.test)
     return _text(
         id,
         "known_fact",
@@ -355,6 +373,7 @@ def known_fact(rng: random.Random, side: Side, id: str) -> Transcript:
         [_user(question)],
         answer,
         Expected("answer", text=answer),
+        source=source,
     )
 
 
@@ -372,26 +391,27 @@ def answered(rng: random.Random, side: Side, id: str) -> Transcript:
     tools = _offer(rng, side, [asked.tool])
     expected = Expected("answer", text=asked.key)
     if rng.random() < 0.5:
-        text = rng.choice(side.of(TOLD)).format(reply=asked.reply, request=asked.text)
-        return _text(id, "answered", tools, [_user(text)], asked.reply, expected)
+        wording = rng.choice(side.of(TOLD))
+        text, source = wording.format(reply=asked.reply, request=asked.text), _source(asked.tool, wording)
+        return _text(id, "answered", tools, [_user(text)], asked.reply, expected, source=source)
+    again = rng.choice(side.of(REPEATS))
     messages = [
         _user(asked.text),
         _calls(asked),
         *_results(asked),
         _answer(asked.reply),
-        _user(rng.choice(side.of(REPEATS))),
+        _user(again),
     ]
-    return _text(id, "answered", tools, messages, asked.reply, expected, (asked.expected, expected))
+    source = _source(asked.tool, again)
+    return _text(id, "answered", tools, messages, asked.reply, expected, (asked.expected, expected), source)
 
 
 def after_result(rng: random.Random, side: Side, id: str) -> Transcript:
     """The call was made and its result is there: now it is to be answered, not called again."""
     asked = _told(rng, side)
     messages = [_user(asked.text), _calls(asked), *_results(asked)]
-    expected = Expected("answer", text=asked.key)
-    return _text(
-        id, "after_result", _offer(rng, side, [asked.tool]), messages, asked.reply, expected, (asked.expected,)
-    )
+    tools, expected = _offer(rng, side, [asked.tool]), Expected("answer", text=asked.key)
+    return _text(id, "after_result", tools, messages, asked.reply, expected, (asked.expected,), asked.source)
 
 
 def no_tool(rng: random.Random, side: Side, id: str) -> Transcript:
@@ -410,6 +430,7 @@ def no_tool(rng: random.Random, side: Side, id: str) -> Transcript:
         [_user(asked.text)],
         rng.choice(REFUSALS),
         Expected("refuse"),
+        source=asked.source,
     )
 
 
@@ -419,8 +440,10 @@ def missing_argument(rng: random.Random, side: Side, id: str) -> Transcript:
     template = rng.choice(side.of(tool.bare))
     present = _fields(template)
     text = template.format(**_values(rng, tool, present, side))
-    lacking = next(name for name in tool.tool.parameters["required"] if name not in present)
-    return _text(id, "missing_argument", _offer(rng, side, [tool]), [_user(text)], tool.asks[lacking], Expected("ask"))
+    lacking = tuple(name for name in tool.tool.parameters["required"] if name not in present)
+    tools, expected = _offer(rng, side, [tool]), Expected("ask", lacking=lacking)
+    asks = tool.asks[lacking[0]]
+    return _text(id, "missing_argument", tools, [_user(text)], asks, expected, source=_source(tool, template))
 
 
 def declined(rng: random.Random, side: Side, id: str) -> Transcript:
@@ -428,9 +451,11 @@ def declined(rng: random.Random, side: Side, id: str) -> Transcript:
     tool = _callable(rng, side)
     deed = tool.tool.description[0].lower() + tool.tool.description[1:].rstrip(".")
     word = rng.choice(side.of(SAID))
-    text = rng.choice(side.of(DECLINES)).format(deed=deed, word=word)
+    wording = rng.choice(side.of(DECLINES))
     gold = word.capitalize() + rng.choice((".", "!"))
-    return _text(id, "declined", _offer(rng, side, [tool]), [_user(text)], gold, Expected("answer", text=word))
+    tools, text = _offer(rng, side, [tool]), wording.format(deed=deed, word=word)
+    source = _source(tool, wording)
+    return _text(id, "declined", tools, [_user(text)], gold, Expected("answer", text=word), source=source)
 
 
 Kind = Callable[[random.Random, Side, str], Transcript]

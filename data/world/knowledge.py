@@ -198,9 +198,16 @@ SMALL_TALK: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] 
 
 def draw_fact(rng: random.Random, test: bool, anything: bool = False) -> tuple[str, str]:
     """A question and its answer; `anything` draws from all subjects, with training wordings (for pretraining)."""
-    relation = rng.choice(list(RELATIONS.values()))
+    question, answer, _ = draw_worded_fact(rng, test, anything)
+    return question, answer
+
+
+def draw_worded_fact(rng: random.Random, test: bool, anything: bool = False) -> tuple[str, str, str]:
+    """The same, and its source: the relation and the wording."""
+    name, relation = rng.choice(list(RELATIONS.items()))
     subject = rng.choice(list(relation.facts) if anything else relation.subjects(test))
-    return rng.choice(relation.test if test else relation.train).format(subject), relation.facts[subject]
+    wording = rng.choice(relation.test if test else relation.train)
+    return wording.format(subject), relation.facts[subject], f"{name}: {wording}"
 
 
 def draw_sum(rng: random.Random) -> tuple[str, int]:
