@@ -57,6 +57,7 @@ MEASURES = (
     ("expected_utility_at_2", "Utility at risk 2", "a request"),
     ("expected_utility_at_4", "Utility at risk 4", "a request"),
     ("mean_output_tokens", "Tokens", "written a request"),
+    ("seconds_per_request", "Seconds", "of the greedy pass, a request; they are answered in batches"),
 )
 
 

@@ -4,10 +4,14 @@
 
 One greedy answer a request and model, computed in float32 on a CPU. Needs sft; other adapters and merged join where
 they are done. Writes evaluate/{metrics.json,requests.jsonl,predictions.jsonl,comparisons.json,report.html}, and with
-`constrained` the second answers to constrained.jsonl and their rates below each model's `constrained`. Metrics are
-defined in stages/_metrics.py, _behaviour.py and _reliability.py, comparisons in _comparisons.py, what of the base's
-ability is watched in _ability.py, what rows of bfcl and when2call get besides in _benchmarks.py. After an interruption,
-models that have answered are not asked again. Left out: sampling, and judging texts by anything but rules.
+`constrained` the second answers to constrained.jsonl and their rates below each model's `constrained`
+(stages/_passes.py). Metrics are defined in stages/_metrics.py, _behaviour.py and _reliability.py, and besides
+
+    seconds_per_request    seconds of the greedy pass, loading left out / requests
+
+which batches share, so that none has a time of its own. Comparisons are in _comparisons.py, what of the base's ability
+is watched in _ability.py, what rows of bfcl and when2call get in _benchmarks.py. After an interruption, models that
+have answered are not asked again. Left out: judging texts by anything but rules.
 """
 
 from __future__ import annotations
@@ -24,11 +28,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
+    from data.load import Dataset
     from data.transcript import Request
-    from stages._constrained import Guide
+    from stages._ability import Answers
     from stages._job import Job
-    from stages._likelihood import Likelihoods
-    from stages._sampling import Completion
     from stages._settings import Settings
 
 Name = Literal["base", Adapter, "merged"]
@@ -78,63 +81,23 @@ def run(job: Job) -> dict[str, Any]:
     models = chosen(job)
     from data import dialects, load
     from data.formats.world import write_request
-    from stages import _benchmarks, _scoring
+    from stages import _benchmarks
     from stages._comparisons import comparisons
-    from stages._constrained import Guide
-    from stages._files import read_json, write_json, write_jsonl, write_text
+    from stages._files import write_json, write_jsonl, write_text
     from stages._history import history
-    from stages._model import load_tokenizer
     from stages._report import facts, render
     from stages._summary import expected_against_predicted
 
-    settings, config = job.settings, job.config
-    dialect = dialects.get(settings.model.dialect)
-    data = load.load(settings.data)
+    dialect = dialects.get(job.settings.model.dialect)
+    data = load.load(job.settings.data)
     for note in data.notes:
         job.say(note)
-    held_out = _scoring.spread(data.test, config.limit)
-    requests, refused = _scoring.renderable(load_tokenizer(settings.model), dialect, held_out)
-    job.record(data=data.digest, requests=len(requests), requests_refused_by_template=len(refused))
-    merged = job.has("merge") and read_json(job.parent("merge") / "metrics.json")
-    merged_from = merged["adapter"] if merged else None
-    job.record(merged_from=merged_from)
-    _scoring.check_refused(refused, len(held_out), config.max_dropped, "evaluate.max_dropped")
-    job.say(_scoring.implied(requests, settings.reward))
+    requests = _renderable(job, data, dialect)
+    merged_from = _merged_from(job)
     rows = [write_request(request) for request in requests]
     write_jsonl(job.folder / "requests.jsonl", rows)
-
-    guide = None
-    if config.constrained:
-        guide = Guide(load_tokenizer(settings.model), settings.model.dialect, dialect, requests)
-    answered, answered_held = (_answered(job, name, requests) for name in ("predictions", "constrained"))
-    job.rewind(0)
-    metrics: dict[str, Any] = {}
-    predictions: dict[str, dict[str, Any]] = {}
-    answers: dict[str, _benchmarks.Answers] = {}
-    held: list[dict[str, Any]] = []
-    for step, model in enumerate(models, 1):
-        completions, likelihoods = answered.get(model) or ask(job, model, requests, dialect)
-        scored = _scoring.score_singles(requests, completions, dialect, settings.reward)
-        metrics[model] = _scoring.measure_more(requests, scored)
-        answers[model] = _benchmarks.Answers(scored, likelihoods)
-        predictions[model] = {
-            request.id: _scoring.prediction(request, model, each) | ({"likelihoods": weighed} if weighed else {})
-            for request, each, weighed in zip(requests, scored, likelihoods, strict=True)
-        }
-        write_jsonl(job.folder / "predictions.jsonl", [row for each in predictions.values() for row in each.values()])
-        if guide:
-            completions, _ = answered_held.get(model) or ask(job, model, requests, dialect, guide)
-            scored = _scoring.score_singles(requests, completions, dialect, settings.reward)
-            metrics[model]["constrained"] = _scoring.measure_together(requests, scored)
-            held += [_scoring.prediction(request, model, each) for request, each in zip(requests, scored, strict=True)]
-            write_jsonl(job.folder / "constrained.jsonl", held)
-        numbers = {name: value for name, value in metrics[model].items() if isinstance(value, int | float)}
-        job.log({"step": step, "model": model} | numbers)
-    if guide:
-        job.record(constrained={"loosened": guide.loosened, "released": guide.released})
-        for note in guide.notes():
-            job.say(f"constrained: {note}")
-    of_bfcl = _benchmarks.reads_bfcl(settings.data)
+    metrics, answers, predictions = _ask(job, models, requests, dialect)
+    of_bfcl = _benchmarks.reads_bfcl(job.settings.data)
     for model, more in _benchmarks.measure(requests, answers, categories=of_bfcl).items():
         metrics[model] |= more
         if of_bfcl and (
@@ -144,7 +107,7 @@ def run(job: Job) -> dict[str, Any]:
     did = {model: each.scored for model, each in answers.items()}
     compared = comparisons(metrics, requests, did, rows, predictions, merged_from, job.seed)
     write_json(job.folder / "comparisons.json", compared)
-    about = (facts(job, data.digest), merged_from, history(job.folder, settings), compared)
+    about = (facts(job, data.digest), merged_from, history(job.folder, job.settings), compared)
     write_text(job.folder / "report.html", render(metrics, rows, predictions, *about))
     print("", "expected against predicted", *expected_against_predicted(rows, predictions), sep="\n", flush=True)
     return metrics
@@ -188,66 +151,57 @@ def chosen(job: Job) -> list[str]:
     return [model for model in there if model in (job.config.models or there)]
 
 
-def ask(
-    job: Job, model: str, requests: Sequence[Request], dialect: ModuleType, guide: Guide | None = None
-) -> tuple[list[Completion], list[Likelihoods]]:
-    """One greedy completion of each request, by one model, which is let go of afterwards, and how likely the turns of
-    the data are; with a guide, completions held to it alone.
-    """
-    from stages._likelihood import likelihoods, turns_of
-    from stages._model import load_base, load_policy, load_tokenizer, plain_config
-    from stages._sampling import generate
+def _renderable(job: Job, data: Dataset, dialect: ModuleType) -> list[Request]:
+    """The test requests, or `limit` of them, that the chat template takes; UserError where it refuses too many."""
+    from stages import _scoring
+    from stages._model import load_tokenizer
 
-    config = job.settings.model
-    if model == "merged":
-        config = plain_config(job.parent("merge") / "model", config)
-    adapter = job.parent(model) / "adapter" if model in ADAPTERS else None
-    policy = load_policy(config, adapter) if adapter else load_base(config)
-    tokenizer = load_tokenizer(config)
-    completions = [
-        row[0]
-        for row in generate(
-            policy,
-            tokenizer,
-            dialect,
-            requests,
-            max_new_tokens=job.config.max_new_tokens or config.max_new_tokens,
-            batch_size=job.config.batch_size or config.sample_batch,
-            seed=job.seed,
-            label=f"{model}, constrained" if guide else model,
-            job=job,
-            guide=guide,
-            p_call=guide is None,
-        )
-    ]
-    if guide:
-        return completions, []
-    turns = turns_of(requests, job.config.ability_requests)
-    label = f"{model}, given turns"
-    return completions, likelihoods(policy, tokenizer, dialect, requests, turns, config.micro_batch, label, job)
+    held_out = _scoring.spread(data.test, job.config.limit)
+    requests, refused = _scoring.renderable(load_tokenizer(job.settings.model), dialect, held_out)
+    job.record(data=data.digest, requests=len(requests), requests_refused_by_template=len(refused))
+    _scoring.check_refused(refused, len(held_out), job.config.max_dropped, "evaluate.max_dropped")
+    job.say(_scoring.implied(requests, job.settings.reward))
+    return requests
 
 
-def _answered(
-    job: Job, name: str, requests: Sequence[Request]
-) -> dict[str, tuple[list[Completion], list[Likelihoods]]]:
-    """The completions in a file of rows, of models that an interrupted attempt had been through with, and what they
-    weighed.
-    """
-    from stages._files import read_jsonl
-    from stages._likelihood import Likelihood
-    from stages._sampling import Completion
+def _merged_from(job: Job) -> str | None:
+    """The model whose adapter was merged."""
+    from stages._files import read_json
 
-    path = job.folder / f"{name}.jsonl"
-    found: dict[str, dict[str, tuple[Completion, Likelihoods]]] = {}
-    for row in read_jsonl(path) if job.resuming and path.exists() else ():
-        completion = Completion(row["completion"], 0.0, row["tokens"], row["truncated"], p_call=row.get("p_call"))
-        weighed: Likelihoods = {act: Likelihood(*each) for act, each in row.get("likelihoods", {}).items()}
-        found.setdefault(row["model"], {})[row["id"]] = completion, weighed
-    whole = {
-        model: ([rows[each.id][0] for each in requests], [rows[each.id][1] for each in requests])
-        for model, rows in found.items()
-        if len(rows) == len(requests)
-    }
-    if whole:
-        job.say(f"{name} of {', '.join(whole)} are there already")
-    return whole
+    merged = job.has("merge") and read_json(job.parent("merge") / "metrics.json")
+    name: str | None = merged["adapter"] if merged else None
+    job.record(merged_from=name)
+    return name
+
+
+def _ask(
+    job: Job, models: Sequence[str], requests: Sequence[Request], dialect: ModuleType
+) -> tuple[dict[str, dict[str, Any]], dict[str, Answers], dict[str, dict[str, dict[str, Any]]]]:
+    """Each model's metrics, its greedy answers, and their rows by id; each is logged once it has answered."""
+    from stages import _passes, _scoring
+    from stages._ability import Answers
+
+    kept, took = _passes.Kept(job, "predictions"), _passes.took(job)
+    passes = _passes.chosen(job, requests, dialect)
+    job.rewind(0)
+    metrics: dict[str, dict[str, Any]] = {}
+    answers: dict[str, Answers] = {}
+    predictions: dict[str, dict[str, dict[str, Any]]] = {}
+    for step, name in enumerate(models, 1):
+        model = _passes.Model(job, name, dialect)
+        completions, likelihoods, seconds = _passes.greedy(model, requests, kept, took)
+        scored = _scoring.score_singles(requests, completions, dialect, job.settings.reward)
+        metrics[name] = _scoring.measure_more(requests, scored) | {"seconds_per_request": seconds}
+        answers[name] = Answers(scored, likelihoods)
+        predictions[name] = {
+            request.id: _scoring.prediction(request, name, each) | ({"likelihoods": weighed} if weighed else {})
+            for request, each, weighed in zip(requests, scored, likelihoods, strict=True)
+        }
+        kept.add(list(predictions[name].values()))
+        numbers = {key: value for key, value in metrics[name].items() if isinstance(value, int | float)}
+        job.log({"step": step, "model": name} | numbers)
+        for each_pass in passes:
+            metrics[name] |= each_pass(model, scored)
+    for each_pass in passes:
+        each_pass.close()
+    return metrics, answers, predictions

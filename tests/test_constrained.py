@@ -15,8 +15,8 @@ from stages._constrained import Answer, Guide, check
 from stages._control import plain
 from stages._errors import UserError
 from stages._grammar import FORMS
-from stages._job import Job
 from stages._model import ModelConfig, load_base, load_tokenizer
+from stages._passes import Model
 from stages._sampling import Completion, generate, stop_ids
 from tests.test_evaluate import Bench, habit
 from tests.test_report import Page, mixed
@@ -447,12 +447,13 @@ def twice(bench: Bench, constrained: Any) -> list[tuple[str, bool]]:
     """Let the models of a bench answer `constrained(model, request)` where they are held; returns who is asked."""
     asked: list[tuple[str, bool]] = []
 
-    def ask(job: Job, model: str, requests: Any, dialect: Any, held: Guide | None = None) -> Any:
-        asked.append((model, held is not None))
-        said = constrained if held else bench.said
-        return [Completion(said(model, one), -1.0, 9, False) for one in requests], [{} for _ in requests]
+    def answer(model: Model, requests: Any, way: str = "", guide: Guide | None = None, p_call: bool = False) -> Any:
+        asked.append((model.name, guide is not None))
+        assert p_call is not (guide is not None)
+        said = constrained if guide else bench.said
+        return [[Completion(said(model.name, one), -1.0, 9, False)] for one in requests]
 
-    bench.monkeypatch.setattr(evaluate, "ask", ask)
+    bench.monkeypatch.setattr(Model, "answer", answer)
     bench.monkeypatch.setattr("stages._model.load_tokenizer", lambda config: load_tokenizer(TINY))
     return asked
 

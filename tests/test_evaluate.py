@@ -8,13 +8,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 
 from data.dialects import native
 from data.transcript import Request, ToolCall
-from stages import evaluate
+from stages import _passes, evaluate
 from stages._errors import UserError
 from stages._files import write_json
 from stages._job import Job
@@ -68,14 +69,22 @@ class Bench:
             rows = [json.dumps(row(number, needed=number % 2 == 0)) for number in range(count)]
             (self.folder / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
         self.monkeypatch.setattr("stages._model.load_tokenizer", lambda config: Tokenizer())
-        self.monkeypatch.setattr(evaluate, "ask", self.ask)
+        self.monkeypatch.setattr(_passes.Model, "loaded", None)
+        self.monkeypatch.setattr(
+            _passes.Model, "answer", lambda model, *given, **how: self.answer(model, *given, **how)
+        )
+        self.monkeypatch.setattr(_passes.Model, "weigh", lambda model, requests: self.weigh(model, requests))
+        clock = SimpleNamespace(perf_counter=iter(range(0, 10_000, 5)).__next__)  # a pass takes 5 seconds
+        self.monkeypatch.setattr(_passes, "time", clock)
 
-    def ask(
-        self, job: Job, model: str, requests: Sequence[Request], dialect: Any
-    ) -> tuple[list[Completion], list[Likelihoods]]:
-        self.asked.append(model)
-        completions = [Completion(self.said(model, request), -1.0, 9, False) for request in requests]
-        return completions, [self.weighed(model, request) for request in requests]
+    def answer(
+        self, model: _passes.Model, requests: Sequence[Request], way: str = "", **how: Any
+    ) -> list[list[Completion]]:
+        self.asked.append(model.name)
+        return [[Completion(self.said(model.name, request), -1.0, 9, False)] for request in requests]
+
+    def weigh(self, model: _passes.Model, requests: Sequence[Request]) -> list[Likelihoods]:
+        return [self.weighed(model.name, request) for request in requests]
 
     def job(self, stages: tuple[str, ...] = ("sft", "dpo", "merge"), resuming: bool = False, **config: Any) -> Job:
         data = {"format": "openai", "train": f"{self.folder}/train.jsonl", "test": f"{self.folder}/test.jsonl"}
@@ -151,11 +160,63 @@ def test_models_that_had_answered_before_an_interruption_are_not_asked_again(ben
     bench.said = habit
     resumed = evaluate.run(bench.job(resuming=True))
     assert bench.asked == ["dpo", "merged"]
+    assert {fields["seconds_per_request"] for fields in resumed.values()} == {0.5}
     rows = bench.rows("predictions.jsonl")
     bench.asked.clear()
     assert evaluate.run(bench.job()) == resumed
     assert bench.asked == ["base", "sft", "dpo", "merged"]
     assert bench.rows("predictions.jsonl") == rows
+
+
+def test_what_an_interrupted_attempt_has_is_not_lost_by_a_second_interruption(bench: Bench) -> None:
+    def stop_at(name: str) -> None:
+        def said(model: str, request: Request) -> str:
+            if model == name:
+                raise KeyboardInterrupt
+            return habit(model, request)
+
+        bench.said = said
+
+    stop_at("merged")
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.run(bench.job())
+    job = bench.job(resuming=True)
+    kept = _passes.Kept(job, "predictions")
+    rows = bench.rows("predictions.jsonl")
+    kept.add([row for row in rows if row["model"] == "base"])  # and here it stops again
+    assert sorted(map(str, bench.rows("predictions.jsonl"))) == sorted(map(str, rows))
+    bench.asked.clear()
+    bench.said = habit
+    evaluate.run(bench.job(resuming=True))
+    assert bench.asked == ["merged"]
+    assert [row["model"] for row in bench.rows("predictions.jsonl")][::10] == ["base", "sft", "dpo", "merged"]
+
+
+def test_the_time_of_a_request_is_that_of_the_greedy_pass_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from data import load
+
+    now = 0.0
+
+    def spend(seconds: float, result: Any) -> Any:
+        nonlocal now
+        now += seconds
+        return result
+
+    monkeypatch.setattr(_passes, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(_passes.Model, "loaded", property(lambda model: spend(100, None)))
+    done = [[Completion("Hm.", -1.0, 9, False)]]
+    monkeypatch.setattr(_passes.Model, "answer", lambda model, asked, **how: spend(20, done * len(asked)))
+    monkeypatch.setattr(_passes.Model, "weigh", lambda model, asked: spend(1000, [{}] * len(asked)))
+    job = bench.job()
+    requests = load.load(job.settings.data).test
+    found = _passes.greedy(_passes.Model(job, "base", native), requests, _passes.Kept(job, "predictions"), {})
+    assert found.seconds == 20 / 10
+    metrics = evaluate.run(job)
+    assert metrics["base"]["seconds_per_request"] == 2.0
+    assert metrics["base"]["mean_output_tokens"] == 9.0
+    page = " ".join((job.folder / "report.html").read_text().split())
+    assert "Seconds</th><td>2.000" in page
+    assert "Tokens</th><td>9.0" in page
 
 
 def test_answers_kept_by_a_version_that_knew_no_p_call_are_taken_as_they_are(bench: Bench) -> None:
@@ -301,8 +362,10 @@ def test_models_are_loaded_as_they_were_trained_and_merged_ones_from_their_own_f
 
     monkeypatch.setattr(_model, "load_policy", load_policy)
     requests = load.load(job.settings.data).test
-    asked = {model: evaluate.ask(job, model, requests, native) for model in ("base", "dpo", "merged")}
-    answers = {model: completions for model, (completions, _) in asked.items()}
+    kept = _passes.Kept(job, "predictions")
+    models = {name: _passes.Model(job, name, native) for name in ("base", "dpo", "merged")}
+    asked = {name: _passes.greedy(model, requests, kept, {}) for name, model in models.items()}
+    answers = {name: each.completions for name, each in asked.items()}
     assert seen == [(str(base), job.parent("dpo") / "adapter")]
     assert answers["base"] == answers["dpo"] == answers["merged"]  # the same random weights each time
     assert all(len(rows) == len(requests) and all(row.tokens <= 4 for row in rows) for rows in answers.values())

@@ -1,0 +1,217 @@
+"""The ways in which stage=evaluate asks a model: each a pass over requests, its answers in a file of its own.
+
+The greedy answers are what all else is measured on. Passes beside them are asked for by the settings, take the same
+model while it is loaded, and give fields for its metrics.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stages._lineage import ADAPTERS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from data.transcript import Request
+    from stages._job import Job
+    from stages._likelihood import Likelihoods
+    from stages._model import ModelConfig
+    from stages._sampling import Completion
+    from stages._scoring import Scored
+
+Fields = Mapping[str, Any]
+
+
+class Model:
+    """A model that is evaluated: loaded when it is first asked, let go of with this object."""
+
+    def __init__(self, job: Job, name: str, dialect: ModuleType) -> None:
+        self.job, self.name, self.dialect = job, name, dialect
+
+    @functools.cached_property
+    def config(self) -> ModelConfig:
+        """How it is loaded; the merged model lies in a folder of its own."""
+        from stages._model import plain_config
+
+        config = self.job.settings.model
+        return plain_config(self.job.parent("merge") / "model", config) if self.name == "merged" else config
+
+    @functools.cached_property
+    def loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The policy, with its adapter if it is one, and its tokenizer."""
+        from stages._model import load_base, load_policy, load_tokenizer
+
+        adapter = self.job.parent(self.name) / "adapter" if self.name in ADAPTERS else None
+        policy = load_policy(self.config, adapter) if adapter else load_base(self.config)
+        return policy, load_tokenizer(self.config)
+
+    def answer(self, requests: Sequence[Request], way: str = "", **how: Any) -> list[list[Completion]]:
+        """Completions of each request, one greedy one unless `how`, the arguments of `generate`, says otherwise."""
+        from stages._sampling import generate
+
+        policy, tokenizer = self.loaded
+        return generate(
+            policy,
+            tokenizer,
+            self.dialect,
+            requests,
+            max_new_tokens=self.job.config.max_new_tokens or self.config.max_new_tokens,
+            batch_size=self.job.config.batch_size or self.config.sample_batch,
+            seed=self.job.seed,
+            label=f"{self.name}, {way}" if way else self.name,
+            job=self.job,
+            **how,
+        )
+
+    def weigh(self, requests: Sequence[Request]) -> list[Likelihoods]:
+        """How likely it holds the turns of the data."""
+        from stages._likelihood import likelihoods, turns_of
+
+        policy, tokenizer = self.loaded
+        turns = turns_of(requests, self.job.config.ability_requests)
+        size, label = self.config.micro_batch, f"{self.name}, given turns"
+        return likelihoods(policy, tokenizer, self.dialect, requests, turns, size, label, self.job)
+
+
+class Kept:
+    """Answers in a file of the stage's folder, a row each. Passes that an interrupted attempt was through with are
+    taken over; `column` tells those of one model apart, where there are several.
+    """
+
+    def __init__(self, job: Job, name: str, column: str | None = None) -> None:
+        from stages._files import read_jsonl
+
+        self._job, self._name, self._column = job, name, column
+        self._path = job.folder / f"{name}.jsonl"
+        self._found: dict[tuple[str, Any], dict[str, Fields]] = {}
+        for row in read_jsonl(self._path) if job.resuming and self._path.exists() else ():
+            self._found.setdefault(self._key(row), {})[row["id"]] = row
+        self._left = dict(self._found)
+        self._rows: list[Fields] = []
+
+    def rows(self, model: str, requests: Sequence[Request], way: object = None) -> list[Fields] | None:
+        """The rows of these requests, if all are there."""
+        found = self._found.get((model, way), {})
+        if any(request.id not in found for request in requests):
+            return None
+        self._job.say(f"{self._name} of {model}{f', {way},' * (way is not None)} are there already")
+        return [found[request.id] for request in requests]
+
+    def completions(self, model: str, requests: Sequence[Request], way: object = None) -> list[Completion] | None:
+        """The same, as completions: of what they were sampled with only the text is left."""
+        rows = self.rows(model, requests, way)
+        return None if rows is None else [completion_of(row) for row in rows]
+
+    def add(self, rows: Sequence[Fields]) -> None:
+        """Put the rows of a pass behind those that were put before, and all of them into the file.
+
+        What is there of passes that are still to come stays in it: a second interruption must not lose them.
+        """
+        from stages._files import write_jsonl
+
+        self._rows += rows
+        for row in rows:
+            self._left.pop(self._key(row), None)
+        write_jsonl(self._path, [*self._rows, *(row for found in self._left.values() for row in found.values())])
+
+    def _key(self, row: Fields) -> tuple[str, Any]:
+        return row["model"], row[self._column] if self._column else None
+
+
+class Greedy(NamedTuple):
+    """A greedy completion of each request, how likely the turns of the data are, and the seconds a request that the
+    completions took, loading left out; None where an interrupted attempt did not come to logging them.
+    """
+
+    completions: list[Completion]
+    likelihoods: list[Likelihoods]
+    seconds: float | None
+
+
+def greedy(model: Model, requests: Sequence[Request], kept: Kept, took: Mapping[str, float]) -> Greedy:
+    """The model's greedy answers as they are kept, or new ones; `took` has the seconds of those that are kept."""
+    from stages._likelihood import Likelihood
+
+    if (rows := kept.rows(model.name, requests)) is not None:
+        weighed = [{act: Likelihood(*each) for act, each in row.get("likelihoods", {}).items()} for row in rows]
+        return Greedy([completion_of(row) for row in rows], weighed, took.get(model.name))
+    _ = model.loaded
+    began = time.perf_counter()
+    completions = [row[0] for row in model.answer(requests, p_call=True)]
+    seconds = (time.perf_counter() - began) / max(1, len(requests))
+    return Greedy(completions, model.weigh(requests), seconds)
+
+
+def took(job: Job) -> dict[str, float]:
+    """The seconds a request of each model whose greedy answers an interrupted attempt has logged."""
+    from stages._files import read_jsonl
+
+    log = job.folder / "log.jsonl"
+    rows = read_jsonl(log) if job.resuming and log.exists() else ()
+    return {row["model"]: row["seconds_per_request"] for row in rows if row.get("seconds_per_request") is not None}
+
+
+def completion_of(row: Fields) -> Completion:
+    """The completion of a row of predictions."""
+    from stages._sampling import Completion
+
+    return Completion(row["completion"], 0.0, row["tokens"], row["truncated"], p_call=row.get("p_call"))
+
+
+class Pass:
+    """One more way to ask: called with a model and its greedy answers, it gives fields for the model's metrics."""
+
+    def __init__(self, job: Job, requests: Sequence[Request], dialect: ModuleType) -> None:
+        self.job, self.requests, self.dialect = job, requests, dialect
+
+    def __call__(self, model: Model, scored: Sequence[Scored]) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Tell what came up, after the last model."""
+
+    def score(self, requests: Sequence[Request], completions: Sequence[Completion]) -> list[Scored]:
+        """What they are worth for these requests."""
+        from stages._scoring import score_singles
+
+        return score_singles(requests, completions, self.dialect, self.job.settings.reward)
+
+
+class Constrained(Pass):
+    """Calls held to the schemas on offer: `constrained`, the contract's rates over all requests."""
+
+    def __init__(self, job: Job, requests: Sequence[Request], dialect: ModuleType) -> None:
+        from stages._constrained import Guide
+        from stages._model import load_tokenizer
+
+        super().__init__(job, requests, dialect)
+        settings = job.settings.model
+        self.guide = Guide(load_tokenizer(settings), settings.dialect, dialect, requests)
+        self.kept = Kept(job, "constrained")
+
+    def __call__(self, model: Model, scored: Sequence[Scored]) -> dict[str, Any]:
+        from stages._scoring import measure_together, prediction
+
+        completions = self.kept.completions(model.name, self.requests)
+        if completions is None:
+            completions = [row[0] for row in model.answer(self.requests, "constrained", guide=self.guide)]
+        held = self.score(self.requests, completions)
+        self.kept.add([prediction(*row) for row in zip(self.requests, [model.name] * len(held), held, strict=True)])
+        return {"constrained": measure_together(self.requests, held)}
+
+    def close(self) -> None:
+        """Which schemas could not be held, and which answers were let go."""
+        self.job.record(constrained={"loosened": self.guide.loosened, "released": self.guide.released})
+        for note in self.guide.notes():
+            self.job.say(f"constrained: {note}")
+
+
+def chosen(job: Job, requests: Sequence[Request], dialect: ModuleType) -> list[Pass]:
+    """The passes that the settings ask for."""
+    wanted = {Constrained: job.config.constrained}
+    return [each(job, requests, dialect) for each, there in wanted.items() if there]
