@@ -153,10 +153,10 @@ def confusions(metrics: Mapping[str, Fields]) -> list[Table]:
     return found
 
 
-def lines(metrics: Mapping[str, Fields]) -> list[str]:
-    """The tables for a terminal, a blank line before each."""
+def lines(tables: Sequence[Table]) -> list[str]:
+    """Tables for a terminal, a blank line before each."""
     shown = []
-    for table in tables(metrics):
+    for table in tables:
         widths = [max(map(len, column)) for column in zip(table.heads, *table.rows, strict=True)]
         shown += ["", f"{table.title}. {table.note}"]
         shown += [

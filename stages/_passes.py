@@ -1,166 +1,35 @@
-"""The ways in which stage=evaluate asks a model: each a pass over requests, its answers in a file of its own.
+"""The ways in which stage=evaluate asks a model beside the greedy one: by choice, each with a file for its answers.
 
-The greedy answers are what all else is measured on. Passes beside them are asked for by the settings, take the same
-model while it is loaded, and give fields for its metrics.
+A pass takes a model while it is loaded, and gives fields for its metrics.
 """
 
 from __future__ import annotations
 
-import functools
-import time
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from stages._lineage import ADAPTERS
+from stages._asking import Kept, Model
+from stages._benchmarks import Table
+from stages._charts import interval, percent
+from stages._metrics import DENOMINATORS
+from stages._renderings import NAMES, USUAL, drawn, rendered
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
     from data.transcript import Request
     from stages._job import Job
-    from stages._likelihood import Likelihoods
-    from stages._model import ModelConfig
     from stages._sampling import Completion
     from stages._scoring import Scored
 
 Fields = Mapping[str, Any]
-
-
-class Model:
-    """A model that is evaluated: loaded when it is first asked, let go of with this object."""
-
-    def __init__(self, job: Job, name: str, dialect: ModuleType) -> None:
-        self.job, self.name, self.dialect = job, name, dialect
-
-    @functools.cached_property
-    def config(self) -> ModelConfig:
-        """How it is loaded; the merged model lies in a folder of its own."""
-        from stages._model import plain_config
-
-        config = self.job.settings.model
-        return plain_config(self.job.parent("merge") / "model", config) if self.name == "merged" else config
-
-    @functools.cached_property
-    def loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """The policy, with its adapter if it is one, and its tokenizer."""
-        from stages._model import load_base, load_policy, load_tokenizer
-
-        adapter = self.job.parent(self.name) / "adapter" if self.name in ADAPTERS else None
-        policy = load_policy(self.config, adapter) if adapter else load_base(self.config)
-        return policy, load_tokenizer(self.config)
-
-    def answer(self, requests: Sequence[Request], way: str = "", **how: Any) -> list[list[Completion]]:
-        """Completions of each request, one greedy one unless `how`, the arguments of `generate`, says otherwise."""
-        from stages._sampling import generate
-
-        policy, tokenizer = self.loaded
-        return generate(
-            policy,
-            tokenizer,
-            self.dialect,
-            requests,
-            max_new_tokens=self.job.config.max_new_tokens or self.config.max_new_tokens,
-            batch_size=self.job.config.batch_size or self.config.sample_batch,
-            seed=self.job.seed,
-            label=f"{self.name}, {way}" if way else self.name,
-            job=self.job,
-            **how,
-        )
-
-    def weigh(self, requests: Sequence[Request]) -> list[Likelihoods]:
-        """How likely it holds the turns of the data."""
-        from stages._likelihood import likelihoods, turns_of
-
-        policy, tokenizer = self.loaded
-        turns = turns_of(requests, self.job.config.ability_requests)
-        size, label = self.config.micro_batch, f"{self.name}, given turns"
-        return likelihoods(policy, tokenizer, self.dialect, requests, turns, size, label, self.job)
-
-
-class Kept:
-    """Answers in a file of the stage's folder, a row each. Passes that an interrupted attempt was through with are
-    taken over; `column` tells those of one model apart, where there are several.
-    """
-
-    def __init__(self, job: Job, name: str, column: str | None = None) -> None:
-        from stages._files import read_jsonl
-
-        self._job, self._name, self._column = job, name, column
-        self._path = job.folder / f"{name}.jsonl"
-        self._found: dict[tuple[str, Any], dict[str, Fields]] = {}
-        for row in read_jsonl(self._path) if job.resuming and self._path.exists() else ():
-            self._found.setdefault(self._key(row), {})[row["id"]] = row
-        self._left = dict(self._found)
-        self._rows: list[Fields] = []
-
-    def rows(self, model: str, requests: Sequence[Request], way: object = None) -> list[Fields] | None:
-        """The rows of these requests, if all are there."""
-        found = self._found.get((model, way), {})
-        if any(request.id not in found for request in requests):
-            return None
-        self._job.say(f"{self._name} of {model}{f', {way},' * (way is not None)} are there already")
-        return [found[request.id] for request in requests]
-
-    def completions(self, model: str, requests: Sequence[Request], way: object = None) -> list[Completion] | None:
-        """The same, as completions: of what they were sampled with only the text is left."""
-        rows = self.rows(model, requests, way)
-        return None if rows is None else [completion_of(row) for row in rows]
-
-    def add(self, rows: Sequence[Fields]) -> None:
-        """Put the rows of a pass behind those that were put before, and all of them into the file.
-
-        What is there of passes that are still to come stays in it: a second interruption must not lose them.
-        """
-        from stages._files import write_jsonl
-
-        self._rows += rows
-        for row in rows:
-            self._left.pop(self._key(row), None)
-        write_jsonl(self._path, [*self._rows, *(row for found in self._left.values() for row in found.values())])
-
-    def _key(self, row: Fields) -> tuple[str, Any]:
-        return row["model"], row[self._column] if self._column else None
-
-
-class Greedy(NamedTuple):
-    """A greedy completion of each request, how likely the turns of the data are, and the seconds a request that the
-    completions took, loading left out; None where an interrupted attempt did not come to logging them.
-    """
-
-    completions: list[Completion]
-    likelihoods: list[Likelihoods]
-    seconds: float | None
-
-
-def greedy(model: Model, requests: Sequence[Request], kept: Kept, took: Mapping[str, float]) -> Greedy:
-    """The model's greedy answers as they are kept, or new ones; `took` has the seconds of those that are kept."""
-    from stages._likelihood import Likelihood
-
-    if (rows := kept.rows(model.name, requests)) is not None:
-        weighed = [{act: Likelihood(*each) for act, each in row.get("likelihoods", {}).items()} for row in rows]
-        return Greedy([completion_of(row) for row in rows], weighed, took.get(model.name))
-    _ = model.loaded
-    began = time.perf_counter()
-    completions = [row[0] for row in model.answer(requests, p_call=True)]
-    seconds = (time.perf_counter() - began) / max(1, len(requests))
-    return Greedy(completions, model.weigh(requests), seconds)
-
-
-def took(job: Job) -> dict[str, float]:
-    """The seconds a request of each model whose greedy answers an interrupted attempt has logged."""
-    from stages._files import read_jsonl
-
-    log = job.folder / "log.jsonl"
-    rows = read_jsonl(log) if job.resuming and log.exists() else ()
-    return {row["model"]: row["seconds_per_request"] for row in rows if row.get("seconds_per_request") is not None}
-
-
-def completion_of(row: Fields) -> Completion:
-    """The completion of a row of predictions."""
-    from stages._sampling import Completion
-
-    return Completion(row["completion"], 0.0, row["tokens"], row["truncated"], p_call=row.get("p_call"))
+TEMPERATURE = 0.7
+#: What is told of other ways to ask: a label, and the count it is over.
+ERRORS = {
+    "false_tool_call_rate": ("false calls", "n_no_call"),
+    "missed_call_rate": ("missed calls", "n_call"),
+    "exact_call_rate": ("exact calls", "n_call"),
+}
+_COUNTS = ("n", "n_call", "n_no_call")
 
 
 class Pass:
@@ -211,7 +80,123 @@ class Constrained(Pass):
             self.job.say(f"constrained: {note}")
 
 
+class Renderings(Pass):
+    """The tools shown in other ways (stages/_renderings.py), to at most `rendering_requests` of the requests that offer
+    some, the same ones at every seed. `renderings` has for each way the counts and both errors and exact calls,
+    `format_sensitivity` for each of these rates
+
+        the greatest rate of any way - the least one
+
+    which no more ways can lower: compare it between models that were asked in the same ones.
+    """
+
+    def __init__(self, job: Job, requests: Sequence[Request], dialect: ModuleType) -> None:
+        super().__init__(job, requests, dialect)
+        self.seed = job.settings.data.seed
+        self.places = drawn(requests, job.config.rendering_requests, self.seed)
+        self.names = NAMES[: job.config.renderings]
+        self.kept = Kept(job, "renderings", "rendering")
+        job.record(renderings={"names": list(self.names), "requests": len(self.places)})
+
+    def __call__(self, model: Model, scored: Sequence[Scored]) -> dict[str, Any]:
+        from stages._scoring import measure_together
+
+        asked = [self.requests[place] for place in self.places]
+        found = {
+            name: [scored[place] for place in self.places] if name == USUAL else self._answers(model, asked, name)
+            for name in self.names
+        }
+        rates = {name: measure_together(asked, each) for name, each in found.items()}
+        fields = (*_COUNTS, *(part for name in ERRORS for part in (name, f"{name}_ci")))
+        return {
+            "renderings": {name: {field: each[field] for field in fields} for name, each in rates.items()},
+            "format_sensitivity": {name: _spread([each[name] for each in rates.values()]) for name in ERRORS},
+        }
+
+    def _answers(self, model: Model, asked: Sequence[Request], name: str) -> list[Scored]:
+        from stages._scoring import prediction
+
+        completions = self.kept.completions(model.name, asked, name)
+        if completions is None:
+            shown = [rendered(request, name, self.seed) for request in asked]
+            completions = [row[0] for row in model.answer(shown, f"tools {name}")]
+        scored = self.score(asked, completions)
+        rows = zip(asked, scored, strict=True)
+        self.kept.add([prediction(request, model.name, each) | {"rendering": name} for request, each in rows])
+        return scored
+
+
+class Sampled(Pass):
+    """Answers at temperature 0.7, each with random numbers of its own, drawn from the run's seed. `sampled` has of each
+    of the contract's rates the mean over as many sets of answers, and in `<rate>_range` the least and the greatest.
+    """
+
+    def __init__(self, job: Job, requests: Sequence[Request], dialect: ModuleType) -> None:
+        super().__init__(job, requests, dialect)
+        self.kept = Kept(job, "sampled", "answer")
+
+    def __call__(self, model: Model, scored: Sequence[Scored]) -> dict[str, Any]:
+        from stages._scoring import measure_together, prediction
+
+        n = self.job.config.sampled
+        sets = [self.kept.completions(model.name, self.requests, number) for number in range(1, n + 1)]
+        if None in sets:
+            rows = model.answer(self.requests, f"{n} samples", n=n, temperature=TEMPERATURE)
+            sets = [list(each) for each in zip(*rows, strict=True)]
+        found = [self.score(self.requests, each) for each in sets if each]
+        self.kept.add(
+            [
+                prediction(request, model.name, each) | {"answer": number}
+                for number, one in enumerate(found, 1)
+                for request, each in zip(self.requests, one, strict=True)
+            ]
+        )
+        rates = [measure_together(self.requests, one) for one in found]
+        fields: dict[str, Any] = {"answers": n, "temperature": TEMPERATURE}
+        for name in (*DENOMINATORS, "balanced_accuracy"):
+            values = [each[name] for each in rates if each[name] is not None]
+            fields[name] = sum(values) / len(values) if values else None
+            fields[f"{name}_range"] = [min(values), max(values)] if values else None
+        return {"sampled": fields}
+
+
+def _spread(rates: Sequence[float | None]) -> float | None:
+    known = [rate for rate in rates if rate is not None]
+    return max(known) - min(known) if known else None
+
+
 def chosen(job: Job, requests: Sequence[Request], dialect: ModuleType) -> list[Pass]:
     """The passes that the settings ask for."""
-    wanted = {Constrained: job.config.constrained}
+    config = job.config
+    wanted = {Constrained: config.constrained, Renderings: config.renderings > 1, Sampled: config.sampled > 0}
     return [each(job, requests, dialect) for each, there in wanted.items() if there]
+
+
+def tables(metrics: Mapping[str, Fields]) -> list[Table]:
+    """What renderings and samples showed, the models one below the other; empty without any of it."""
+    first = next(iter(metrics.values()))
+    made = {"renderings": _renderings_table, "sampled": _sampled_table}
+    return [make(metrics) for name, make in made.items() if name in first]
+
+
+def _renderings_table(metrics: Mapping[str, Fields]) -> Table:
+    ways = next(iter(metrics.values()))["renderings"]
+    rows = []
+    for model, fields in metrics.items():
+        for name, (label, over) in ERRORS.items():
+            cells = (percent(each[name]) for each in fields["renderings"].values())
+            n = f"{fields['renderings'][USUAL][over]:,}"
+            rows.append((f"{model}: {label}", n, *cells, percent(fields["format_sensitivity"][name])))
+    heads = ("", "n", *(name.replace("_", " ") for name in ways), "largest difference")
+    return Table("Tools shown in other ways", "The same requests, with what is right unchanged.", heads, rows)
+
+
+def _sampled_table(metrics: Mapping[str, Fields]) -> Table:
+    first = next(iter(metrics.values()))["sampled"]
+    note = f"Mean and range of {first['answers']} answers a request at T = {first['temperature']:g}."
+    names = {name: label for name, (label, _) in ERRORS.items()} | {"answer_accuracy": "right answers"}
+    rows = [
+        (model, *(f"{percent(of[name])} {interval(of[f'{name}_range'])}".rstrip() for name in names))
+        for model, of in ((model, fields["sampled"]) for model, fields in metrics.items())
+    ]
+    return Table("Sampled answers", note, ("", *names.values()), rows)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stages import _benchmarks, _evidence
+from stages import _benchmarks, _evidence, _passes
 from stages._both_errors import plot
 from stages._cases import found_in, sum_of, worst
 from stages._charts import error_rates, interval, percent, points
@@ -105,7 +105,7 @@ def render(
         same=same_completions(predictions, merged_from),
         unseen=unseen if next(iter(unseen.values()))["n"] else {},
         kinds=_kinds(metrics),
-        benchmarks=[*_benchmarks.tables(metrics), *_benchmarks.confusions(metrics)],
+        benchmarks=[*_passes.tables(metrics), *_benchmarks.tables(metrics), *_benchmarks.confusions(metrics)],
         outcomes=_outcomes(metrics),
         viewed=VIEWED,
         constrained=constrained(metrics),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages import _benchmarks
+from stages import _benchmarks, _passes
 from stages._charts import interval, percent, points
 from stages._examples import asked, expected_text, instructive, one_line
 from stages._files import read_json, read_jsonl
@@ -41,7 +41,8 @@ def findings(
     metrics: Mapping[str, Fields], requests: Sequence[Fields], predictions: Predictions, merged_from: str | None = None
 ) -> list[str]:
     """Tables and verdict."""
-    return [*tables(metrics), *_benchmarks.lines(metrics), "", *verdict(metrics, requests, predictions, merged_from)]
+    more = _benchmarks.lines([*_passes.tables(metrics), *_benchmarks.tables(metrics)])
+    return [*tables(metrics), *more, "", *verdict(metrics, requests, predictions, merged_from)]
 
 
 def table(metrics: Mapping[str, Fields]) -> list[str]:

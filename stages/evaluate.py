@@ -1,11 +1,12 @@
 """Base, every adapter that is done, and merged side by side on the same held-out requests.
 
     python train.py stage=evaluate run=mine [evaluate.limit=100] [evaluate.constrained=true]
+                    [evaluate.renderings=4] [evaluate.sampled=3]
 
 One greedy answer a request and model, computed in float32 on a CPU. Needs sft; other adapters and merged join where
-they are done. Writes evaluate/{metrics.json,requests.jsonl,predictions.jsonl,comparisons.json,report.html}, and with
-`constrained` the second answers to constrained.jsonl and their rates below each model's `constrained`
-(stages/_passes.py). Metrics are defined in stages/_metrics.py, _behaviour.py and _reliability.py, and besides
+they are done. Writes evaluate/{metrics.json,requests.jsonl,predictions.jsonl,comparisons.json,report.html}; with
+`constrained`, `renderings` and `sampled` (stages/_passes.py) also the answers in a file of that name, and their rates
+below each model's field of that name. Metrics are defined in stages/_metrics.py, _behaviour.py and _reliability.py, and
 
     seconds_per_request    seconds of the greedy pass, loading left out / requests
 
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stages._lineage import ADAPTERS, Adapter
+from stages._renderings import NAMES as RENDERINGS
 from stages._tracked import check_installed
 
 if TYPE_CHECKING:
@@ -49,7 +51,10 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid")
     FREE: ClassVar[tuple[str, ...]] = ("batch_size", "max_perplexity_ratio")
     # The short evaluations ask one model, freely, and compare it with none.
-    OWN: ClassVar[tuple[str, ...]] = ("models", "constrained", "ability_requests")
+    OWN: ClassVar[tuple[str, ...]] = (
+        *("models", "constrained", "ability_requests"),
+        *("renderings", "rendering_requests", "sampled"),
+    )
 
     models: list[Name] | None = Field(None, min_length=1)
     """Which of base, sft, dpo, kto, ppo, grpo and merged; without it, base and all that are done."""
@@ -63,6 +68,13 @@ class Config(BaseModel):
     """Share of the requests that the chat template may refuse before it is an error."""
     constrained: bool = False
     """Ask each model a second time, with calls held to the schemas on offer once they open (stages/_constrained.py)."""
+    renderings: int = Field(0, ge=0, le=len(RENDERINGS))
+    """Show the tools in so many ways (stages/_renderings.py), of which the usual one is the first, and tell how far the
+    rates differ."""
+    rendering_requests: int = Field(200, ge=1)
+    """At most so many requests for these, drawn by data.seed."""
+    sampled: int = Field(0, ge=0)
+    """Answers a request at temperature 0.7 beside the greedy one: mean and range of the rates."""
     ability_requests: int = Field(48, ge=0)
     """Requests without a call whose right text every model weighs, evenly spaced: its perplexity against the base's."""
     max_perplexity_ratio: float | None = Field(1.5, gt=0)
@@ -178,18 +190,18 @@ def _ask(
     job: Job, models: Sequence[str], requests: Sequence[Request], dialect: ModuleType
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Answers], dict[str, dict[str, dict[str, Any]]]]:
     """Each model's metrics, its greedy answers, and their rows by id; each is logged once it has answered."""
-    from stages import _passes, _scoring
+    from stages import _asking, _passes, _scoring
     from stages._ability import Answers
 
-    kept, took = _passes.Kept(job, "predictions"), _passes.took(job)
+    kept, took = _asking.Kept(job, "predictions"), _asking.took(job)
     passes = _passes.chosen(job, requests, dialect)
     job.rewind(0)
     metrics: dict[str, dict[str, Any]] = {}
     answers: dict[str, Answers] = {}
     predictions: dict[str, dict[str, dict[str, Any]]] = {}
     for step, name in enumerate(models, 1):
-        model = _passes.Model(job, name, dialect)
-        completions, likelihoods, seconds = _passes.greedy(model, requests, kept, took)
+        model = _asking.Model(job, name, dialect)
+        completions, likelihoods, seconds = _asking.greedy(model, requests, kept, took)
         scored = _scoring.score_singles(requests, completions, dialect, job.settings.reward)
         metrics[name] = _scoring.measure_more(requests, scored) | {"seconds_per_request": seconds}
         answers[name] = Answers(scored, likelihoods)

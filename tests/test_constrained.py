@@ -11,12 +11,12 @@ import pytest
 from data import dialects, schema
 from data.transcript import Expected, Message, Reading, Request, Tool
 from stages import _report, _summary, evaluate
+from stages._asking import Model
 from stages._constrained import Answer, Guide, check
 from stages._control import plain
 from stages._errors import UserError
 from stages._grammar import FORMS
 from stages._model import ModelConfig, load_base, load_tokenizer
-from stages._passes import Model
 from stages._sampling import Completion, generate, stop_ids
 from tests.test_evaluate import Bench, habit
 from tests.test_report import Page, mixed

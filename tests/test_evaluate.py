@@ -15,7 +15,7 @@ import pytest
 
 from data.dialects import native
 from data.transcript import Request, ToolCall
-from stages import _passes, evaluate
+from stages import _asking, evaluate
 from stages._errors import UserError
 from stages._files import write_json
 from stages._job import Job
@@ -69,21 +69,21 @@ class Bench:
             rows = [json.dumps(row(number, needed=number % 2 == 0)) for number in range(count)]
             (self.folder / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
         self.monkeypatch.setattr("stages._model.load_tokenizer", lambda config: Tokenizer())
-        self.monkeypatch.setattr(_passes.Model, "loaded", None)
+        self.monkeypatch.setattr(_asking.Model, "loaded", None)
         self.monkeypatch.setattr(
-            _passes.Model, "answer", lambda model, *given, **how: self.answer(model, *given, **how)
+            _asking.Model, "answer", lambda model, *given, **how: self.answer(model, *given, **how)
         )
-        self.monkeypatch.setattr(_passes.Model, "weigh", lambda model, requests: self.weigh(model, requests))
+        self.monkeypatch.setattr(_asking.Model, "weigh", lambda model, requests: self.weigh(model, requests))
         clock = SimpleNamespace(perf_counter=iter(range(0, 10_000, 5)).__next__)  # a pass takes 5 seconds
-        self.monkeypatch.setattr(_passes, "time", clock)
+        self.monkeypatch.setattr(_asking, "time", clock)
 
     def answer(
-        self, model: _passes.Model, requests: Sequence[Request], way: str = "", **how: Any
+        self, model: _asking.Model, requests: Sequence[Request], way: str = "", **how: Any
     ) -> list[list[Completion]]:
         self.asked.append(model.name)
         return [[Completion(self.said(model.name, request), -1.0, 9, False)] for request in requests]
 
-    def weigh(self, model: _passes.Model, requests: Sequence[Request]) -> list[Likelihoods]:
+    def weigh(self, model: _asking.Model, requests: Sequence[Request]) -> list[Likelihoods]:
         return [self.weighed(model.name, request) for request in requests]
 
     def job(self, stages: tuple[str, ...] = ("sft", "dpo", "merge"), resuming: bool = False, **config: Any) -> Job:
@@ -181,7 +181,7 @@ def test_what_an_interrupted_attempt_has_is_not_lost_by_a_second_interruption(be
     with pytest.raises(KeyboardInterrupt):
         evaluate.run(bench.job())
     job = bench.job(resuming=True)
-    kept = _passes.Kept(job, "predictions")
+    kept = _asking.Kept(job, "predictions")
     rows = bench.rows("predictions.jsonl")
     kept.add([row for row in rows if row["model"] == "base"])  # and here it stops again
     assert sorted(map(str, bench.rows("predictions.jsonl"))) == sorted(map(str, rows))
@@ -202,14 +202,14 @@ def test_the_time_of_a_request_is_that_of_the_greedy_pass_alone(bench: Bench, mo
         now += seconds
         return result
 
-    monkeypatch.setattr(_passes, "time", SimpleNamespace(perf_counter=lambda: now))
-    monkeypatch.setattr(_passes.Model, "loaded", property(lambda model: spend(100, None)))
+    monkeypatch.setattr(_asking, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(_asking.Model, "loaded", property(lambda model: spend(100, None)))
     done = [[Completion("Hm.", -1.0, 9, False)]]
-    monkeypatch.setattr(_passes.Model, "answer", lambda model, asked, **how: spend(20, done * len(asked)))
-    monkeypatch.setattr(_passes.Model, "weigh", lambda model, asked: spend(1000, [{}] * len(asked)))
+    monkeypatch.setattr(_asking.Model, "answer", lambda model, asked, **how: spend(20, done * len(asked)))
+    monkeypatch.setattr(_asking.Model, "weigh", lambda model, asked: spend(1000, [{}] * len(asked)))
     job = bench.job()
     requests = load.load(job.settings.data).test
-    found = _passes.greedy(_passes.Model(job, "base", native), requests, _passes.Kept(job, "predictions"), {})
+    found = _asking.greedy(_asking.Model(job, "base", native), requests, _asking.Kept(job, "predictions"), {})
     assert found.seconds == 20 / 10
     metrics = evaluate.run(job)
     assert metrics["base"]["seconds_per_request"] == 2.0
@@ -362,9 +362,9 @@ def test_models_are_loaded_as_they_were_trained_and_merged_ones_from_their_own_f
 
     monkeypatch.setattr(_model, "load_policy", load_policy)
     requests = load.load(job.settings.data).test
-    kept = _passes.Kept(job, "predictions")
-    models = {name: _passes.Model(job, name, native) for name in ("base", "dpo", "merged")}
-    asked = {name: _passes.greedy(model, requests, kept, {}) for name, model in models.items()}
+    kept = _asking.Kept(job, "predictions")
+    models = {name: _asking.Model(job, name, native) for name in ("base", "dpo", "merged")}
+    asked = {name: _asking.greedy(model, requests, kept, {}) for name, model in models.items()}
     answers = {name: each.completions for name, each in asked.items()}
     assert seen == [(str(base), job.parent("dpo") / "adapter")]
     assert answers["base"] == answers["dpo"] == answers["merged"]  # the same random weights each time
