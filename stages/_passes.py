@@ -70,7 +70,8 @@ class Constrained(Pass):
         if completions is None:
             completions = [row[0] for row in model.answer(self.requests, "constrained", guide=self.guide)]
         held = self.score(self.requests, completions)
-        self.kept.add([prediction(*row) for row in zip(self.requests, [model.name] * len(held), held, strict=True)])
+        rows = zip(self.requests, held, strict=True)
+        self.kept.add([prediction(request, model.name, each) for request, each in rows])
         return {"constrained": measure_together(self.requests, held)}
 
     def close(self) -> None:
