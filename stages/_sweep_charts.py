@@ -70,7 +70,8 @@ class Plane:
         floor = self.height - BOTTOM
         self.parts.append(f'<line class="axis" x1="{LEFT}" x2="{self.width - RIGHT}" y1="{floor}" y2="{floor}"/>')
         for place, text in ticks:
-            self._words("tick", self.x(place), floor + 18, text, "middle")
+            at = min(self.x(place), self.width - 4.5 * len(text))  # the last one must not run off the edge
+            self._words("tick", at, floor + 18, text, "middle")
         self._words("tick", (LEFT + self.width - RIGHT) / 2, self.height - 6, title, "middle")
 
     def line(self, kind: str, places: Iterable[tuple[float, float]], style: str = "", title: str = "") -> None:
