@@ -18,6 +18,7 @@ benchmarks/roads.svg.
 from __future__ import annotations
 
 import argparse
+import functools
 import shutil
 import subprocess
 import sys
@@ -32,12 +33,13 @@ from stages._progress import duration
 from stages._report import probability
 
 RUNS = Path("runs")
+PICTURE = Path("benchmarks/roads.svg")
 RATES = {"exact calls": "exact_call_rate", "false calls": "false_tool_call_rate", "missed calls": "missed_call_rate"}
 
 
 class Road(NamedTuple):
     """The stage that makes the road's adapter, what is set for it, the seeds it is taken for, and the road it goes on
-    from: `sft` (with pairs), `dpo`, or none.
+    from, one of STARTS, or none.
     """
 
     stage: str
@@ -46,11 +48,11 @@ class Road(NamedTuple):
     start: str | None = "sft"
 
 
+STARTS = {"sft": Road("sft", (), (0, 1, 2), start=None), "dpo": Road("dpo", (), (0, 1, 2))}
 TABLES: dict[str, dict[str, Road]] = {
-    "seeds": {"sft": Road("sft", (), (0, 1, 2)), "dpo": Road("dpo", (), (0, 1, 2))},
+    "seeds": {**STARTS},
     "losses": {
-        "sft": Road("sft", (), (0, 1, 2)),
-        "dpo": Road("dpo", (), (0, 1, 2)),  # sigmoid + sft
+        **STARTS,  # dpo is sigmoid + sft
         "reward_aware": Road("dpo", ("dpo.loss=[reward_aware]",), (0, 1, 2)),
         "apo_zero": Road("dpo", ("dpo.loss=[apo_zero]",)),
         "robust": Road("dpo", ("dpo.loss=[robust]", "dpo.trainer.label_smoothing=0.1")),
@@ -58,8 +60,7 @@ TABLES: dict[str, dict[str, Road]] = {
         "kto": Road("kto"),
     },
     "roads": {
-        "sft": Road("sft", (), (0, 1, 2)),
-        "dpo": Road("dpo", (), (0, 1, 2)),
+        **STARTS,
         "dpo_two_rounds": Road("dpo", ("dpo.rounds=2",)),
         "kto": Road("kto"),
         "grpo": Road("grpo", (), (0, 1, 2)),
@@ -77,7 +78,6 @@ TABLES: dict[str, dict[str, Road]] = {
 # What a road is held against, and by which rate.
 AGAINST = {"students": ("student_sft", "exact_call_rate")}
 OTHERWISE = ("sft", "false_tool_call_rate")
-STARTS = {"sft": ("sft", "pairs"), "dpo": ("sft", "pairs", "dpo")}
 
 
 def train(*overrides: str) -> None:
@@ -87,39 +87,37 @@ def train(*overrides: str) -> None:
 
 
 def run_of(name: str, seed: int) -> str:
-    """Where a road is taken; the others start from the fine-tuned model, whose run has the seed's name alone."""
+    """Where a road is taken; the fine-tuned model's run has the seed's name alone."""
     return f"roads_{seed}" if name == "sft" else f"roads_{seed}_{name}"
 
 
-def take(table: str, name: str, road: Road, seed: int) -> str:
-    """Take a road for a seed, and evaluate where it leads; the row of the table."""
-    run = run_of(name, seed)
-    if name != "sft" and road.start:
+@functools.cache
+def take(name: str, road: Road, seed: int) -> None:
+    """Take a road for a seed, first the one that it goes on from, and evaluate where it leads."""
+    run, own = run_of(name, seed), (f"run={run_of(name, seed)}", f"seed={seed}")
+    if road.start:
         start = run_of(road.start, seed)
-        train("stage=sft", f"run={run_of('sft', seed)}", f"seed={seed}")
-        train("stage=pairs", f"run={run_of('sft', seed)}", f"seed={seed}")
-        if road.start == "dpo":
-            take(table, "dpo", Road("dpo"), seed)
-        for part in STARTS[road.start]:
-            if not (RUNS / run / part).exists():
+        take(road.start, STARTS[road.start], seed)
+        if road.start == "sft":
+            train("stage=pairs", f"run={start}", f"seed={seed}")
+        for part in ("sft", "pairs", "dpo"):
+            if (RUNS / start / part).exists() and not (RUNS / run / part).exists():
                 shutil.copytree(RUNS / start / part, RUNS / run / part)
-    train(f"stage={road.stage}", f"run={run}", f"seed={seed}", *road.overrides)
+    train(f"stage={road.stage}", *own, *road.overrides)
     if road.stage != "distill":  # which asks the test requests itself
         models = [one for one in road.overrides if one.startswith("model=")]
-        train("stage=evaluate", f"run={run}", f"seed={seed}", f"evaluate.models=[{road.stage}]", *models)
-    return row(table, name, road, seed)
+        train("stage=evaluate", *own, f"evaluate.models=[{road.stage}]", *models)
 
 
-def row(table: str, name: str, road: Road, seed: int) -> str:
+def row(table: str, name: str, seed: int) -> str:
     """Rates on all requests and on those with unseen tools, the test against another road, and the cost."""
-    run = RUNS / run_of(name, seed)
+    road, run = TABLES[table][name], RUNS / run_of(name, seed)
     fields = measured(run, road)
     other, rate = AGAINST.get(table, OTHERWISE)
     p = "-"
-    if name != other and road.start:
-        reference = TABLES[table][other]
+    if name != other:
         requests = list(read_jsonl(run / folder_of(road) / "requests.jsonl"))
-        before, after = predictions(RUNS / run_of(other, seed), reference), predictions(run, road)
+        before, after = predictions(RUNS / run_of(other, seed), TABLES[table][other]), predictions(run, road)
         p = probability(contrast(requests, before, after)[rate].p)
     cost = [samples(run, road), duration((read_manifest(run / road.stage) or {})["seconds"])]
     cells = [name, str(seed), *map(cell, rates(fields)), *map(cell, rates(fields["unseen_tools"])), p, *cost]
@@ -167,18 +165,18 @@ def predictions(run: Path, road: Road) -> dict[str, Any]:
 def draw(roads: dict[str, Road], file: Path) -> None:
     """False and missed calls among the samples of each road that samples while it learns, over its course, in `file`.
 
-    Each dot is the mean of a tenth of the road; the rates of the fine-tuned model on the test requests are lines.
+    Each dot is the mean of a tenth of the road, each line a seed.
     """
     import matplotlib.pyplot as plt
 
     shown = {"false calls": "false_tool_call_rate", "missed calls": "missed_call_rate"}
     figure, sides = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for side, (title, rate) in zip(sides, shown.items(), strict=True):
-        for name, road in roads.items():
-            lines = [course(RUNS / run_of(name, seed) / road.stage / "log.jsonl", rate) for seed in road.seeds]
-            for number, line in enumerate(one for one in lines if one):
-                side.plot(*zip(*line, strict=True), marker=".", color=f"C{list(roads).index(name)}", alpha=0.8,
-                          label=None if number else name)  # fmt: skip
+        for number, (name, road) in enumerate(roads.items()):
+            logs = [RUNS / run_of(name, seed) / road.stage / "log.jsonl" for seed in road.seeds]
+            for place, line in enumerate(filter(None, (course(log, rate) for log in logs))):
+                label = None if place else name
+                side.plot(*zip(*line, strict=True), marker=".", color=f"C{number}", alpha=0.8, label=label)
         side.set(title=f"{title} among the samples", xlabel="% of the training", ylabel="%", ylim=(0, None))
     sides[0].legend()
     figure.savefig(file, metadata={"Date": None})
@@ -199,21 +197,21 @@ def course(log: Path, rate: str) -> list[tuple[float, float]]:
 
 
 def main(table: str, seeds: list[int] | None, only: list[str] | None) -> None:
-    """Take the roads of a table and print it."""
+    """Take the roads of a table, each with the one that it is held against, and print it."""
     roads = {name: road for name, road in TABLES[table].items() if not only or name in only}
-    rows = [
-        take(table, name, road, seed)
-        for seed in sorted({seed for road in roads.values() for seed in road.seeds})
-        for name, road in roads.items()
-        if seed in road.seeds and (not seeds or seed in seeds)
-    ]
-    rate = next(name for name, key in RATES.items() if key == AGAINST.get(table, OTHERWISE)[1])
-    heads = ["road", "seed", *RATES, *(f"unseen: {rate}" for rate in RATES), f"McNemar, {rate}", "samples", "trained"]
+    other, key = AGAINST.get(table, OTHERWISE)
+    rows = []
+    for seed in sorted({seed for road in roads.values() for seed in road.seeds}):
+        for name, road in roads.items():
+            if seed in road.seeds and (not seeds or seed in seeds):
+                take(other, TABLES[table][other], seed)
+                take(name, road, seed)
+                rows.append(row(table, name, seed))
+    tested = next(name for name, rate in RATES.items() if rate == key)
+    heads = ["road", "seed", *RATES, *(f"unseen: {rate}" for rate in RATES), f"McNemar, {tested}", "samples", "trained"]
     print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}", *rows, sep="\n")
     if table == "roads":
-        draw(
-            {name: road for name, road in roads.items() if road.stage in ("ppo", "grpo")}, Path("benchmarks/roads.svg")
-        )
+        draw({name: road for name, road in roads.items() if road.stage in ("ppo", "grpo")}, PICTURE)
 
 
 if __name__ == "__main__":

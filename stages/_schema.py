@@ -20,8 +20,8 @@ that returns its metrics, and may have
     trains(settings)  the model block of what its adapter fits, where that is not the run's own model
 
 A class of settings may have FREE, the names of fields that change no result, OWN, those that change no other stage's,
-and FILES, those that name files. It says defer_build, so that its validator is built where it is used: twenty of them
-are a tenth of what --help or an error takes.
+and FILES, those that name files. It says defer_build: validators are built where they are used, which --help does not
+have to wait for.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from stages._charts import percent
 
-LEFT, RIGHT, TOP, BOTTOM = 58.0, 18.0, 14.0, 46.0
+LEFT, RIGHT, TOP, BOTTOM = 58.0, 24.0, 14.0, 46.0  # right of the last tick there is room for half of "100 %"
 _FEW = 8  # so many values of a setting stand side by side; more of them lie where they are on the axis
 
 
@@ -70,8 +70,7 @@ class Plane:
         floor = self.height - BOTTOM
         self.parts.append(f'<line class="axis" x1="{LEFT}" x2="{self.width - RIGHT}" y1="{floor}" y2="{floor}"/>')
         for place, text in ticks:
-            at = min(self.x(place), self.width - 4.5 * len(text))  # the last one must not run off the edge
-            self._words("tick", at, floor + 18, text, "middle")
+            self._words("tick", self.x(place), floor + 18, text, "middle")
         self._words("tick", (LEFT + self.width - RIGHT) / 2, self.height - 6, title, "middle")
 
     def line(self, kind: str, places: Iterable[tuple[float, float]], style: str = "", title: str = "") -> None:

@@ -35,7 +35,7 @@ _CHUNK = 256  # rows held at a time
 class Config(BaseModel):
     """Settings of stage=check."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     FREE: ClassVar[tuple[str, ...]] = ("max_rejected",)
 
     max_rejected: float | None = Field(None, ge=0, le=1)

@@ -48,7 +48,7 @@ VERSION = 3
 class Config(BaseModel):
     """Settings of stage=evaluate, and of the short evaluation at the end of stages that train."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     FREE: ClassVar[tuple[str, ...]] = ("batch_size", "max_perplexity_ratio")
     # The short evaluations ask one model, freely, and compare it with none.
     OWN: ClassVar[tuple[str, ...]] = (

@@ -22,7 +22,7 @@ PARENTS = BRINGS
 class Config(BaseModel):
     """Settings of stage=pipeline: none of its own, those of each stage stand under the stage's name."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 def run(job: Job) -> dict[str, Any]:

@@ -369,11 +369,17 @@ def test_it_goes_on_after_an_interruption_to_the_same_bytes(
     algorithm: str, iterations: int, stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuned(tmp_path)
-    monkeypatch.setattr(Rollouts, "rewards", even)
+    sampled: list[int] = []
+
+    def counted(rollouts: Rollouts) -> list[float]:
+        sampled.append(len(rollouts.sampled))
+        return even(rollouts)
+
+    monkeypatch.setattr(Rollouts, "rewards", counted)
     settings = {"algorithm": algorithm, "iterations": iterations, "learning_rate": 3e-3, "max_steps": 12}
     metrics = run_grpo(tmp_path, **settings)
     assert metrics["reference_gap_at_step_0"] == pytest.approx(0, abs=1e-5)
-    assert metrics["samples"] == 12 // iterations * 8
+    assert metrics["samples"] == sum(sampled) == 12 // iterations * 8
     assert 0 < metrics["reward_last"] < 1  # a dozen steps of a toy are noise: whether it learns is not asked here
     # rloo's estimate, the mean log-ratio of samples, has either sign; grpo's has none that is negative.
     assert metrics["kl"] > 0 or (algorithm == "rloo" and metrics["kl"] != 0)

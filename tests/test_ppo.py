@@ -471,6 +471,7 @@ def test_it_starts_at_its_reference_and_killed_three_times_it_ends_in_the_same_b
     metrics = run_ppo(whole)
     assert metrics["kl_at_step_0"] == metrics["kl_first"] == 0
     assert metrics["steps"] == 6
+    assert metrics["samples"] == 6 * 8 * 2
     assert {"validation_false_tool_call_rate", "validation_missed_call_rate"} <= metrics.keys()
     assert {"exact_call_rate", "false_tool_call_rate", "missed_call_rate", "n_call"} <= metrics.keys()
     rows = logged(whole)

@@ -59,10 +59,10 @@ def test_a_row_has_rates_the_test_against_the_fine_tuned_model_and_all_that_was_
     evaluated(runs / "roads_0", "sft", 0)
     evaluated(runs / "roads_0_dpo", "dpo", 10)
     written(runs / "roads_0_dpo" / "pairs" / "metrics.json", {"samples": 4800})
-    cells = roads.row("roads", "dpo", Road("dpo"), 0).strip("| ").split(" | ")
+    cells = roads.row("roads", "dpo", 0).strip("| ").split(" | ")
     assert cells[:3] == ["dpo", "0", "100.0 [90.0, 110.0]"]
     assert cells[-3:] == ["p = 0.002", "4,800", "1 min 30 s"]  # ten of ten put right: 2 x 0.5 ** 10
-    assert roads.row("roads", "sft", Road("sft"), 0).endswith("| - | - | 1 min 30 s |")
+    assert roads.row("roads", "sft", 0).endswith("| - | - | 1 min 30 s |")
 
 
 def test_a_student_is_held_against_the_one_that_had_no_teacher(runs: Path) -> None:
@@ -72,8 +72,25 @@ def test_a_student_is_held_against_the_one_that_had_no_teacher(runs: Path) -> No
     written(run / "distill" / "requests.jsonl", REQUESTS)
     written(run / "distill" / "predictions.jsonl", predictions("student", 5))
     written(run / "distill" / "manifest.json", {"schema": SCHEMA, "seconds": 90.0})
-    cells = roads.row("students", "student_logit", Road("distill", start="dpo"), 0).strip("| ").split(" | ")
+    cells = roads.row("students", "student_logit", 0).strip("| ").split(" | ")
     assert cells[-3:] == ["p = 0.062", "2,500", "1 min 30 s"]  # five of five: 2 x 0.5 ** 5
+
+
+def test_some_roads_alone_bring_those_they_start_from_and_are_held_against_once(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[str, ...]] = []
+    monkeypatch.setattr(roads, "train", lambda *words: said.append(words))
+    monkeypatch.setattr(roads, "row", lambda table, name, seed: f"| {name} | {seed} |")
+    roads.take.cache_clear()
+    roads.main("students", None, ["student_logit", "student_feature"])
+    roads.take.cache_clear()
+    assert [words[:2] for words in said] == [
+        ("stage=sft", "run=roads_0_student_sft"), ("stage=evaluate", "run=roads_0_student_sft"),
+        ("stage=sft", "run=roads_0"), ("stage=evaluate", "run=roads_0"), ("stage=pairs", "run=roads_0"),
+        ("stage=dpo", "run=roads_0_dpo"), ("stage=evaluate", "run=roads_0_dpo"),
+        ("stage=distill", "run=roads_0_student_logit"), ("stage=distill", "run=roads_0_student_feature"),
+    ]  # fmt: skip
 
 
 def test_a_course_is_the_mean_of_each_tenth_whatever_the_rate_is_called(tmp_path: Path) -> None:
@@ -96,12 +113,13 @@ def test_the_picture_of_the_roads_is_drawn(runs: Path) -> None:
 
 
 def point(dial: str, value: int, false: float) -> dict[str, Any]:
-    metrics = {"validation_exact_call_rate": 0.5, "validation_missed_call_rate": 0.0, "validation_n_call": 10}
-    metrics |= {"validation_false_tool_call_rate": false, "validation_n_no_call": 10}
+    metrics = {"validation_exact_call_rate": 0.5, "validation_missed_call_rate": 0.0}
+    metrics |= {"validation_false_tool_call_rate": false}
+    metrics |= {f"{name}_ci": [max(0.0, rate - 0.1), rate + 0.1] for name, rate in metrics.items()}
     return {"overrides": [f"reward.{dial}={value}"], "seconds": 50.0, "metrics": metrics}
 
 
-def test_a_dial_is_told_by_seed_and_over_all_of_them(
+def test_a_dial_is_told_by_seed_and_as_their_mean(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweeps = {
@@ -112,11 +130,11 @@ def test_a_dial_is_told_by_seed_and_over_all_of_them(
         }
         for seed in (0, 1)
     }
-    pooled = dose.report("needless_call", sweeps)
+    found = dose.report("needless_call", sweeps)
     said = capsys.readouterr().out
-    assert "| -10 | 1 | 50.0 | 10.0 | 0.0 |" in said
-    assert "| -10 | all | 50.0 [29.9, 70.1] | 5.0 [0.9, 23.6] |" in said  # one of twenty
+    assert "| -10 | 1 | 50.0 [40.0, 60.0] | 10.0 [0.0, 20.0] | 0.0 [0.0, 10.0] |" in said
+    assert "| -10 | mean | 50.0 | 5.0 | 0.0 |" in said
     assert "seed 0: 4 min 35 s, 1.10 x its trainings; 2400 requests sampled" in said
     monkeypatch.setattr(dose, "PICTURE", tmp_path / "dose.svg")
-    dose.draw({"needless_call": pooled})
+    dose.draw({"needless_call": found})
     assert "<svg" in (tmp_path / "dose.svg").read_text()

@@ -107,6 +107,9 @@ def purposes() -> tuple[Purpose, ...]:
     return tuple(found)
 
 
+_BRACES = re.compile(r"\{[^}]*\}")
+
+
 @cache
 def _said() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Everyday words to make values of: those of the text fields, and what wordings say between their fields."""
@@ -114,9 +117,6 @@ def _said() -> tuple[tuple[str, ...], tuple[str, ...]]:
     words = {word for one in values for word in one.split() if len(word) > 3}
     parts = {part.strip(" .,:;?!") for purpose in purposes() for one in purpose.asks for part in _BRACES.split(one)}
     return tuple(sorted(words)), tuple(sorted(part for part in parts if len(part.split()) > 2))
-
-
-_BRACES = re.compile(r"\{[^}]*\}")
 
 
 def _phrase(rng: random.Random, like: str, sentences: bool) -> str:
