@@ -80,7 +80,7 @@ def draw(found: dict[str, dict[int, Curve]]) -> None:
             side.plot(range(len(values)), means, color=f"C{number}", label=name)
         side.set(xticks=range(len(values)), xlabel=f"reward.{dial}", ylabel="%", ylim=(0, 100))
         side.set_xticklabels([str(value) for value in values])
-    sides[0][0].legend()
+    figure.legend(*sides[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(RATES))
     figure.savefig(PICTURE, metadata={"Date": None})
     plt.close(figure)
     print(f"\npicture: {PICTURE}")
