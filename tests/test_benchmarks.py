@@ -166,7 +166,7 @@ def test_tables_hold_what_was_measured_and_lines_show_them() -> None:
     assert shown[1].startswith("BFCL by category. ")
     assert "by likelihood  3  66.7 % [20.8, 93.9]" in "\n".join(shown)
     assert tables({"base": {}}) == confusions({"base": {}}) == []
-    assert lines([]) == []
+    assert lines([]) == lines(tables({"base": {}})) == []
 
 
 def test_a_confusion_shows_both_views_side_by_side() -> None:
