@@ -104,13 +104,20 @@ def canonical(value: Any) -> bytes:
 
 def same(a: Any, b: Any) -> bool:
     """Deep equality that tells types apart: True is not 1, 3.0 is not 3. Key order does not matter, list order does."""
+    if type(a) is not type(b) or a != b:
+        return False
+    return isinstance(a, str) or _alike(a, b)
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether values that are equal are so by type as well; texts, of which most lists are made, always are."""
     if type(a) is not type(b):
         return False
     if isinstance(a, dict):
-        return len(a) == len(b) and all(key in b and same(value, b[key]) for key, value in a.items())
+        return all(isinstance(value, str) or _alike(value, b[key]) for key, value in a.items())
     if isinstance(a, list):
-        return len(a) == len(b) and all(same(left, right) for left, right in zip(a, b, strict=True))
-    return bool(a == b)
+        return all(isinstance(left, str) or _alike(left, right) for left, right in zip(a, b, strict=True))
+    return bool(a == b)  # a number that is not equal to itself is the same as none, and yet equal inside a list
 
 
 def loads_at(text: str, start: int) -> tuple[Any, int] | None:

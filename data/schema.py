@@ -231,6 +231,11 @@ def validator(schema: Mapping[str, Any]) -> Any:
     return compiled
 
 
+def fits(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> bool:
+    """Whether arguments fit a schema; ValueError as `validator` raises it."""
+    return bool(validator(schema).is_valid(arguments))
+
+
 def faults(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Fault]:
     """What breaks the schema: (argument, or None for a missing or unknown one, message). 3.0 is no integer."""
     compiled = validator(schema)

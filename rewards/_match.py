@@ -22,13 +22,19 @@ class Matching:
     f1: float
 
 
+# Of one call, where one was needed: right, or of another tool.
+_RIGHT, _OTHER = Matching(((0, 0, 1.0),), (), (), 1.0), Matching((), (0,), (0,), 0.0)
+
+
 def accepted_keys(call: ToolCall, accepted: AcceptedCall) -> set[str]:
     """The arguments of a call whose values the answer key accepts, compared by type too: 3.0 is not 3, nor True 1."""
-    return {
-        key
-        for key, value in call.arguments.items()
-        if any(same(value, right) for right in accepted.arguments.get(key, ()))
-    }
+    found = set()
+    for key, value in call.arguments.items():
+        for right in accepted.arguments.get(key, ()):
+            if same(value, right):
+                found.add(key)
+                break
+    return found
 
 
 def argument_f1(call: ToolCall, accepted: AcceptedCall) -> float:
@@ -43,7 +49,9 @@ def argument_f1(call: ToolCall, accepted: AcceptedCall) -> float:
 
 def argument_counts(call: ToolCall, accepted: AcceptedCall) -> tuple[int, int, int]:
     """How many arguments of a call are right, how many it gives, and how many were wanted."""
-    wanted = sum(key in call.arguments or key not in accepted.optional for key in accepted.arguments)
+    wanted = len(accepted.arguments)
+    if accepted.optional:
+        wanted -= sum(key in accepted.optional and key not in call.arguments for key in accepted.arguments)
     return len(accepted_keys(call, accepted)), len(call.arguments), wanted
 
 
@@ -53,9 +61,13 @@ def match(calls: Sequence[ToolCall], accepted: Sequence[AcceptedCall]) -> Matchi
     Calls of one name form a group of their own. Up to 8 x 8 the assignment is exact; above that as many calls as can be
     right are, and the others take the best pair left, again and again, which can only cost a wrong call some credit.
     """
-    if len(calls) == 1 == len(accepted) and calls[0].name == accepted[0].name:
+    if len(calls) == 1 == len(accepted):
+        if calls[0].name != accepted[0].name:
+            return _OTHER
         score = argument_f1(calls[0], accepted[0])
-        return Matching(((0, 0, score),), (), (), score)
+        return _RIGHT if score == 1.0 else Matching(((0, 0, score),), (), (), score)
+    if not accepted:
+        return Matching((), tuple(range(len(calls))), (), 0.0 if calls else 1.0)
     by_name: dict[str, tuple[list[int], list[int]]] = {}
     for place, call in enumerate(calls):
         by_name.setdefault(call.name, ([], []))[0].append(place)

@@ -54,8 +54,9 @@ def judge(request: Request, reading: Reading, truncated: bool = False) -> Judgem
         worst = _judge_calls(request, reading, components)
         return Judgement(worst if request.expected.act == "call" else "needless_call", components)
     repeated = _words.repeats(reading.text)
-    act = text_act(reading.text) if reading.text.strip() else "empty"
-    components |= {"act": act, "repeated": repeated}
+    act = text_act(reading.text) if reading.text and not reading.text.isspace() else "empty"
+    components["act"] = act
+    components["repeated"] = repeated
     if request.expected.act == "call":
         return Judgement("missed_call", components)
     if _is_gold(request, reading):
@@ -94,20 +95,25 @@ def _judge_calls(request: Request, reading: Reading, components: dict[str, Any])
     matching = _match.match(reading.calls, accepted)
     outcomes = ["malformed_call"] if reading.malformed or not reading.calls else []
     partner = {i: (accepted[j], score) for i, j, score in matching.pairs}
+    loose: list[ToolCall] = []  # what the answer key does not accept of each: only there are values from nowhere
     schemas = {tool.name: tool.parameters for tool in request.tools}
-    expected_names = sorted(call.name for call in accepted)
+    expected_names = sorted([call.name for call in accepted])
     valid = known = True
     for place, call in enumerate(reading.calls):
         right, score = partner.get(place, (None, 0.0))
         if right is not None and score == 1.0:
-            outcome = "exact_call"
-        elif call.name not in schemas and call.name not in expected_names:
+            outcomes.append("exact_call")
+            continue
+        taken = set() if right is None else _match.accepted_keys(call, right)
+        if call.name not in schemas and call.name not in expected_names:
             outcome, known, valid = "unknown_tool", False, False
-        elif _breaks_schema(call, right, schemas.get(call.name)):
+        elif _breaks_schema(call, right, taken, schemas.get(call.name)):
             outcome, valid = "invalid_arguments", False
         else:
             outcome = "right_tool_wrong_arguments" if call.name in expected_names else "wrong_tool"
         outcomes.append(outcome)
+        left = {key: value for key, value in call.arguments.items() if key not in taken} if taken else call.arguments
+        loose.append(ToolCall(call.name, left))
     if matching.surplus or matching.lacking:
         outcomes.append("right_tool_wrong_arguments")
     worst = max(outcomes, key=_CALL_OUTCOMES.index)
@@ -115,33 +121,30 @@ def _judge_calls(request: Request, reading: Reading, components: dict[str, Any])
         "parsed": not reading.malformed and bool(reading.calls),
         "known_tools": known,
         "schema_valid": valid,
-        "names_right": sorted(call.name for call in reading.calls) == expected_names,
+        "names_right": sorted([call.name for call in reading.calls]) == expected_names,
         "argument_f1": matching.f1 if accepted else 0.0,
         "surplus": len(matching.surplus),
         "lacking": len(matching.lacking),
-        "ungrounded": 0 if worst == "exact_call" else _ungrounded(request, reading, partner),
+        "ungrounded": _words.ungrounded(loose, request) if loose else 0,
     }
     return worst
 
 
-def _breaks_schema(call: ToolCall, right: AcceptedCall | None, parameters: dict[str, Any] | None) -> bool:
-    """Whether a call breaks its schema where the answer key does not say that it may: published gold breaks its own."""
+def _breaks_schema(
+    call: ToolCall, right: AcceptedCall | None, taken: set[str], parameters: dict[str, Any] | None
+) -> bool:
+    """Whether a call breaks its schema where the answer key does not say that it may: published gold breaks its own.
+
+    `taken` are the arguments whose values the key accepts.
+    """
     if parameters is None:
         return False
+    if schema.fits(call.arguments, parameters):
+        return False
+    if right is None:
+        return True
     faults = schema.faults(call.arguments, parameters)
-    if not faults or right is None:
-        return bool(faults)
-    accepted = _match.accepted_keys(call, right)
     # A fault that belongs to no single argument is a missing or an unknown one: the answer key knows both.
     missing = any(key not in call.arguments and key not in right.optional for key in right.arguments)
     unknown = any(key not in right.arguments and key not in parameters.get("properties", {}) for key in call.arguments)
-    return any(key not in accepted if key is not None else missing or unknown for key, _ in faults)
-
-
-def _ungrounded(request: Request, reading: Reading, partner: dict[int, tuple[AcceptedCall, float]]) -> int:
-    """Values from nowhere, over all calls; a value that the answer key accepts is never one."""
-    loose = []
-    for place, call in enumerate(reading.calls):
-        accepted = _match.accepted_keys(call, partner[place][0]) if place in partner else set()
-        loose.append(ToolCall(call.name, {key: value for key, value in call.arguments.items() if key not in accepted}))
-    return _words.ungrounded(loose, request)
+    return any(key not in taken if key is not None else missing or unknown for key, _ in faults)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from data.transcript import Fenced, Message, Request, ToolCall
@@ -22,6 +23,7 @@ _NAMES = (
 _SPELLED = {word: str(number) for number, word in enumerate(_NAMES.split())}
 _MONTH_NAMES = "january february march april may june july august september october november december"
 _MONTHS = {word: str(number) for number, word in enumerate(_MONTH_NAMES.split(), start=1)}
+_NAMED = frozenset((*_SPELLED.values(), *_MONTHS.values()))
 
 _CODE = r"(?:code|function|script|snippet|program|class|method|one-liner|module)s?"
 _LANGUAGE = r"(?:python|javascript|typescript|java|kotlin|rust|ruby|php|bash|shell|golang|c\+\+|c#)"
@@ -49,9 +51,48 @@ def asks_for(request: Request, what: Fenced) -> bool:
 
 def words(text: str) -> list[str]:
     """The words and numbers of a text, folded: case and punctuation go, 1,000 is 1000, 2.0 and 02 are 2."""
-    text = unicodedata.normalize("NFKC", text).replace("\u2212", "-").casefold()
-    tokens = (_ASCII_TOKEN if text.isascii() else _TOKEN).findall(text)
+    return _words_of(_folded(text))
+
+
+def _folded(text: str) -> str:
+    """A text as its words are looked for in it."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFKC", text).replace("\u2212", "-").casefold()
+
+
+def _words_of(folded: str) -> list[str]:
+    """The words and numbers of a folded text."""
+    if folded.isalpha():
+        return [folded]
+    tokens = (_ASCII_TOKEN if folded.isascii() else _TOKEN).findall(folded)
     return [token if token.isalpha() else _number(token) for token in tokens]
+
+
+def _stands_in(part: str, folded: str) -> bool:
+    """Whether a folded text holds another one whole, seen at once: then it holds its words too, one behind the other.
+
+    False says nothing: only the first places are looked at, and only those that cut no word and no number.
+    """
+    place = folded.find(part)
+    for _ in range(3):
+        if place < 0:
+            return False
+        end = place + len(part)
+        before, behind = folded[place - 1 : place] or " ", folded[end : end + 1] or " "
+        if behind in ".,":  # a full stop, or what a number goes on with
+            behind = folded[end + 1 : end + 2] or " "
+        if not (before.isalnum() or before in "_.,-)" or behind.isalnum()):
+            return True
+        place = folded.find(part, place + 1)
+    return False
+
+
+def _cannot_be_in(word: str, folded: str) -> bool:
+    """Whether neither a word nor a form of it (`_begins`) can be among the words of a folded text, seen at once."""
+    if is_number(word):  # 1,000 is 1000, and what `_number` takes off stands around what is left
+        return word.lstrip("-").replace(",", "") not in folded.replace(",", "")
+    return word[:4] not in folded  # words that begin alike share as much, or all of a shorter one
 
 
 def _number(token: str) -> str:
@@ -82,10 +123,18 @@ def answers(text: str, reference: str, request: Request) -> bool:
     Other references must occur word for word. A reference longer than 6 words is a sentence that can be worded
     otherwise: there, all its numbers and at least half of its words must occur.
     """
-    given, wanted = words(text), words(reference)
+    folded, sought = _folded(text), _folded(reference)
+    wanted = _words_of(sought)
     if not wanted:
         return text.strip() == reference.strip()
-    if len(wanted) == 1 and is_number(wanted[0]):
+    numeric = len(wanted) == 1 and is_number(wanted[0])
+    if not numeric and _stands_in(sought, folded):
+        return True
+    needed = wanted if len(wanted) <= _SENTENCE else [word for word in wanted if is_number(word)]
+    if any(_cannot_be_in(word, folded) for word in needed):
+        return False
+    given = _words_of(folded)
+    if numeric:
         if wanted[0] not in given:
             return False
         others = {word for word in given if is_number(word) and word != wanted[0]}
@@ -101,7 +150,9 @@ def answers(text: str, reference: str, request: Request) -> bool:
 
 def repeats(text: str) -> bool:
     """Whether a text ends in a loop: the same words three times or more (six at least), or 24 signs of one pattern."""
-    ending = text.rsplit(None, 48)[-48:]
+    last = text.rsplit(None, 1)[-1:]
+    # Most texts end in a word that does not occur three times: they need not be taken apart.
+    ending = text.rsplit(None, 48)[-48:] if last and text.count(last[0]) >= 3 else []
     for size in range(1, len(ending) // 3 + 1):
         if ending[-1] != ending[-1 - size]:
             continue
@@ -109,25 +160,55 @@ def repeats(text: str) -> bool:
         if size * times <= len(ending) and ending[-size * times :] == ending[-size:] * times:
             return True
     tail = text.rstrip()[-24:]
-    return len(tail) == 24 and any(tail[:-size] == tail[size:] for size in range(1, 5))
+    return len(tail) == 24 and (tail[:-3] == tail[3:] or tail[:-4] == tail[4:])  # a pattern of 1 or 2 is one of 4 too
 
 
-_conversations: dict[int, tuple[Sequence[Message], frozenset[str]]] = {}
+_FEW = 16  # words are looked for one by one; of more, taking the conversation apart once is sooner
 
 
-def _conversation(request: Request) -> frozenset[str]:
-    """Every word of a request's messages, with digits for spelled numbers and months; kept, as K samples ask for it."""
+class _Conversation:
+    """What the messages of a request say, folded; its words are looked for where that does not tell."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self.messages = messages
+        parts = [message.content for message in messages]
+        parts += [str(call.arguments) for message in messages for call in message.tool_calls]
+        self.text = _folded("\n".join(parts))
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """Every word, with digits for spelled numbers and months."""
+        said = set(_words_of(self.text))
+        return frozenset(said.union(names[word] for names in (_SPELLED, _MONTHS) for word in names.keys() & said))
+
+    def says(self, text: str) -> bool:
+        """Whether a text is said: each of its words, or another form of it, is."""
+        folded = _folded(text)
+        if _stands_in(folded, self.text):
+            return True
+        words = set(_words_of(folded))
+        if len(words) <= _FEW:
+            for word in words:
+                if _cannot_be_in(word, self.text) and word.lstrip("-") not in _NAMED:
+                    return False
+        return all(_begins(word, self.words) for word in words - self.words)
+
+
+_conversations: dict[int, _Conversation] = {}
+
+
+def _conversation(request: Request) -> _Conversation:
+    """What is said in a request; kept, as K samples ask for it."""
     known = _conversations.get(id(request.messages))
-    if known is not None and known[0] is request.messages:
-        return known[1]
-    parts = [message.content for message in request.messages]
-    parts += [str(call.arguments) for message in request.messages for call in message.tool_calls]
-    said = set(words("\n".join(parts)))
-    found = frozenset(said.union(names[word] for names in (_SPELLED, _MONTHS) for word in names.keys() & said))
+    if known is not None and known.messages is request.messages:
+        return known
     if len(_conversations) > 10_000:
         _conversations.clear()
-    _conversations[id(request.messages)] = (request.messages, found)
+    found = _conversations[id(request.messages)] = _Conversation(request.messages)
     return found
+
+
+_INNER = (dict, list)
 
 
 def _leaves(value: Any, node: Any) -> list[tuple[Any, Any]]:
@@ -136,10 +217,19 @@ def _leaves(value: Any, node: Any) -> list[tuple[Any, Any]]:
     if isinstance(value, dict):
         properties = node.get("properties")
         properties = properties if isinstance(properties, dict) else {}
-        return [leaf for key, entry in value.items() for leaf in _leaves(entry, properties.get(key))]
-    if isinstance(value, list):
-        return [leaf for entry in value for leaf in _leaves(entry, node.get("items"))]
-    return [(value, node)]
+        inner = [(entry, properties.get(key)) for key, entry in value.items()]
+    elif isinstance(value, list):
+        items = node.get("items")
+        inner = [(entry, items) for entry in value]
+    else:
+        return [(value, node)]
+    found = []
+    for pair in inner:
+        if isinstance(pair[0], _INNER):
+            found += _leaves(*pair)
+        else:
+            found.append(pair)
+    return found
 
 
 def plain_values(value: Any) -> int:
@@ -168,13 +258,18 @@ def ungrounded_values(calls: Sequence[ToolCall], request: Request) -> list[str]:
     ]
     if not texts:
         return []
-    said = _conversation(request)
-    return [text for text in texts if not all(_begins(word, said) for word in set(words(text)) - said)]
+    conversation = _conversation(request)
+    return [text for text in texts if not conversation.says(text)]
 
 
-def _offered(value: Any, node: dict[str, Any]) -> bool:
+_OFFERING = frozenset(("default", "const", "enum"))
+
+
+def _offered(value: Any, node: Any) -> bool:
     if value is None or isinstance(value, bool):
         return True
+    if not isinstance(node, dict) or _OFFERING.isdisjoint(node):
+        return False
     enum = node.get("enum")
     return value == node.get("default") or value == node.get("const") or (isinstance(enum, list) and value in enum)
 

@@ -209,6 +209,14 @@ def test_reading_takes_time_in_proportion_to_the_text(dialect, piece):
     assert seconds(8_000) < max(0.02, 12 * seconds(1_000))
 
 
+@pytest.mark.parametrize("brackets", range(6))
+def test_a_tool_is_called_by_its_name_and_a_bracket_wherever_other_brackets_are(dialect, brackets):
+    before, behind = "(so) " * (brackets // 2), " (see above)" * (brackets - brackets // 2)
+    assert dialect.read(f"It is {before}get_weather(Oslo){behind}.", TOOLS).attempt
+    assert not dialect.read(f"It is {before}get_weather (Oslo){behind}.", TOOLS).attempt
+    assert not dialect.read(f"It is {before}forget_weather(Oslo){behind}.", TOOLS).attempt
+
+
 def test_hermes_writes_tools_calls_and_results_in_tags():
     tools, chat = hermes.show(TOOLS, CONVERSATION)
     assert tools is None

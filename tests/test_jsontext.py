@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 
 import pytest
@@ -73,6 +74,11 @@ def test_a_list_inside_a_text_is_read_as_on_its_own(text, behind):
 )
 def test_values_of_different_types_are_not_the_same(a, b):
     assert not jsontext.same(a, b)
+
+
+def test_what_is_not_equal_to_itself_is_the_same_as_nothing():
+    assert not jsontext.same(math.nan, math.nan)
+    assert not jsontext.same([[math.nan]], [[math.nan]])
 
 
 def test_key_order_does_not_matter_and_list_order_does():

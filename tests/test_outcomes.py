@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.dialects import native
@@ -267,6 +267,7 @@ def test_matching_uses_each_call_once_and_its_score_lies_between_0_and_1(made, w
     [
         ("2", "2", True), ("2.0", "2", True), ("It is 1,000 km.", "1000", True), ("twelve", "12", False),
         ("-4", "4", False), ("7-3 is 4", "4", True), ("about 3.5", "3.5", True),
+        ("It is 3.5 km.", "It is 3", False), ("It is 3. Yes.", "It is 3", True), ("It is -3.", "is 3", False),
         ("New  York!", "new york", True), ("York New", "new york", False),
         ("São Paulo", "são paulo", True), ("", "Paris", False), ("!?", "!?", True),
         ("Sunny with 21 degrees in Oslo.", "It is sunny in Oslo today, with 21 degrees.", True),
@@ -276,6 +277,52 @@ def test_matching_uses_each_call_once_and_its_score_lies_between_0_and_1(made, w
 )  # fmt: skip
 def test_answers_are_compared_by_words_and_numbers(text, reference, right):
     assert answers(text, reference, asking("7 and 3?", Expected("answer"))) is right
+
+
+PIECES = (
+    *("Oslo", "oslo", "Os", "osl", "Reports", "report", "repo", "three", "May", "é", "e\u0301", "\u0301", "ﬁ", "²"),
+    *("3", "03", "-3", "3.0", "12", "1,200", "1200", "1.2.3", "5", "-5", "５", "\u2212", ".25", ",7"),
+    *("_", "-", ".", ",", ")", "(", "'", "\n"),
+)  # fmt: skip
+PHRASES = st.lists(st.sampled_from(PIECES) | st.just(" "), max_size=12).map("".join)
+# A value, and a text that most often holds it whole, with something before and behind it that may cut its words.
+SAID = st.tuples(PHRASES, st.lists(st.sampled_from(PIECES), min_size=1, max_size=3).map("".join), PHRASES).flatmap(
+    lambda parts: st.tuples(st.sampled_from(["".join(parts), parts[0], parts[2]]), st.just(parts[1]))
+)
+
+
+@settings(max_examples=500)
+@given(SAID)
+def test_a_value_is_from_nowhere_where_its_words_are_whatever_is_seen_without_them(both):
+    text, value = both
+    said = set(words(text))
+    said |= {number for word, number in {"three": "3", "may": "5"}.items() if word in said}
+
+    def is_said(word):
+        if word in said or word[-1].isdigit():
+            return word in said or (word[0] == "-" and word[1:] in said)
+        return len(word) > 2 and any(a.startswith(word) or (len(a) > 3 and word.startswith(a)) for a in said)
+
+    found = ungrounded([ToolCall("f", {"x": value})], asking(text, Expected("answer")))
+    assert found == (not all(is_said(word) for word in words(value)))
+
+
+@settings(max_examples=500)
+@given(SAID, PHRASES)
+def test_an_answer_is_right_where_its_words_say_so_whatever_is_seen_without_them(both, asked):
+    text, reference = both
+    given_, wanted = words(text), words(reference)
+    numbers = {word for word in wanted if word[-1].isdigit()}
+    if not wanted:
+        right = text.strip() == reference.strip()
+    elif len(wanted) == 1 and numbers:
+        others = {word for word in given_ if word[-1].isdigit()} - numbers
+        right = wanted[0] in given_ and (others <= set(words(asked)))
+    else:
+        right = any(given_[start : start + len(wanted)] == wanted for start in range(len(given_)))
+        if len(wanted) > 6 and numbers <= set(given_):
+            right |= 2 * len(set(wanted) & set(given_)) >= len(set(wanted))
+    assert answers(text, reference, asking(asked, Expected("answer"))) is right
 
 
 @given(st.text("aZ09.,-_)( é²", max_size=30))
@@ -316,6 +363,7 @@ def test_ordinary_texts_are_no_loops(text):
         ({"city": "OSL"}, 0),
         ({"days": 3}, 0),
         ({"days": 5}, 0),  # spelled out
+        ({"days": -5}, 0),
         ({"days": 1}, 0),  # the schema's default
         ({"days": 9}, 1),
         ({"unit": "F"}, 0),  # in the enum

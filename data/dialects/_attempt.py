@@ -32,7 +32,7 @@ _MAX_FENCES = 128  # a text with more is one piece: nobody writes so, and lookin
 
 
 def names_of(tools: Sequence[Tool]) -> tuple[str, ...]:
-    return tuple(tool.name for tool in tools)
+    return tuple([tool.name for tool in tools])
 
 
 @lru_cache(maxsize=4096)
@@ -107,6 +107,8 @@ def find(text: str, tools: Sequence[Tool]) -> tuple[str | None, Fenced]:
     if not text or text.isspace():
         return None, ""
     names = names_of(tools)
+    if "`" not in text:
+        return _in_prose(text, names), ""
     parts = text.split(_FENCE, _MAX_FENCES + 1)
     if not 1 < len(parts) <= _MAX_FENCES + 1:
         return _in_prose(text, names), ""
@@ -135,10 +137,22 @@ def _in_prose(text: str, names: tuple[str, ...]) -> str | None:
     if "{" in text and (found := _object(text, names, offered_only=False)):
         return found
     # Compiling the pattern of these tools takes long where each request has its own, and mostly none of them is named.
-    named = "(" in text and any(f"{name}(" in text for name in names)
-    if named and (invoked := _invocation(names).search(text)):
+    if "(" in text and _named(text, names) and (invoked := _invocation(names).search(text)):
         return f"{invoked[0]}…) in the text"
     return None
+
+
+def _named(text: str, names: tuple[str, ...]) -> bool:
+    """Whether one of these names stands before a bracket. A few brackets are looked at sooner than many names."""
+    brackets = text.count("(")
+    if brackets > len(names):
+        return any(f"{name}(" in text for name in names)
+    place = -1
+    for _ in range(brackets):
+        place = text.find("(", place + 1)
+        if text.endswith(names, 0, place):
+            return True
+    return False
 
 
 def _in_code(text: str, names: tuple[str, ...]) -> str | None:

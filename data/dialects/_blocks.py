@@ -31,7 +31,8 @@ def read(text: str, tools: Sequence[Tool], bare_keys: tuple[str, ...] = ()) -> R
     rest: list[str] = []
     malformed: str | None = None
     place = 0
-    while mark := _MARK.search(text, place):
+    marked = "<" in text or "`" in text  # seen sooner than the pattern looks through a text without any
+    while marked and (mark := _MARK.search(text, place)):
         rest.append(text[place : mark.start()])
         if mark[0] == "```":  # a code block may speak of tags; whether it is an attempt is judged below
             end = text.find("```", mark.end())
@@ -47,7 +48,8 @@ def read(text: str, tools: Sequence[Tool], bare_keys: tuple[str, ...] = ()) -> R
     prose = "".join(rest) + text[place:]
     if malformed is None:
         if bare_keys and not calls:
-            bare = _attempt.calls_of(_attempt.parsed(prose.replace("<|python_tag|>", "", 1).strip()), bare_keys)
+            value = _attempt.parsed(prose.replace("<|python_tag|>", "", 1).strip())
+            bare = () if value is None else _attempt.calls_of(value, bare_keys)
             if bare:
                 return Reading(True, bare)
         if not calls:
