@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stages._errors import UserError
 from stages._files import read_json, write_text
+from stages._manifest import read_manifest
 from stages._model import ROOT, device
 from stages._tokens import CONTROL, train_tokenizer
 
@@ -99,7 +101,7 @@ license: apache-2.0
 library_name: transformers
 ---
 
-# {name}: the embedded base model
+# {name}: pretrained on made-up catalogues
 
 A Qwen3 decoder of {weights:.2f} M weights, pretrained from scratch on a made-up corpus (`data/corpus/`): {shape}.
 It is a test bench, small enough to be fine-tuned on a laptop within minutes. It never saw a tool call, and knows no
@@ -468,14 +470,11 @@ def after(job: Job) -> None:
 
 def card(job: Job) -> str:
     """The model card: the recipe, and what came of it."""
-    manifest = read_json(job.folder / "manifest.json") or {}
+    manifest = read_manifest(job.folder) or {}
     metrics = read_json(job.folder / "metrics.json") or {}
     skills = [name.removesuffix("_right") for name in metrics if name.endswith("_right")]
     rows = [f"| {skill} | {metrics[f'{skill}_right']:.1%} | {metrics[f'{skill}_n']} |" for skill in skills]
-    changed = {name: value for name, value in job.config if value != type(job.config).model_fields[name].default}
-    overrides = "".join(f" pretrain.{name}={value}" for name, value in changed.items())
     config, name = job.config, job.settings.model.name
-    model = "" if name == "tiny" else f" model={name}"
     return CARD.format(
         name=name,
         weights=metrics["weights"] / 1e6,
@@ -483,7 +482,7 @@ def card(job: Job) -> str:
         hours=manifest["seconds"] / 3600,
         threads=manifest["threads"],
         platform=manifest["platform"].split("-")[0],
-        command=f"python train.py stage=pretrain{model} seed={job.seed}{overrides}",
+        command=f"python train.py {shlex.join(manifest['overrides'])}",
         shape=f"{config.layers} layers of width {config.hidden}, {config.heads} heads of {config.head_width} "
         f"({config.kv_heads} of keys and values), {config.intermediate} in the feed-forward layers, "
         f"{config.vocabulary} tokens, tied embeddings",

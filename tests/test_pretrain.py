@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from data import corpus, dialects
 from data.corpus.tasks import KINDS
 from stages import pretrain
 from stages._errors import UserError
+from stages._files import write_text
 from stages._refusals import compose, settings_of
 from stages._schema import publish
 from stages._tokens import train_tokenizer
@@ -158,6 +161,19 @@ def test_an_interrupted_pretraining_ends_in_the_same_weights(tmp_path: Any) -> N
     first, second = (tmp_path / name / "model" / "model.safetensors" for name in ("whole", "halves"))
     assert first.read_bytes() == second.read_bytes()
     assert found["tokens"] >= SMALL.tokens
+
+
+def test_the_card_has_the_command_as_it_was_typed(tmp_path: Any) -> None:
+    typed = ["stage=pretrain", "model=tiny_student", "pretrain.tokens=1000", "pretrain.start=a folder"]
+    manifest = {"schema": 1, "seconds": 60, "threads": 2, "platform": "Linux-6", "overrides": typed, "git": None}
+    write_text(tmp_path / "manifest.json", json.dumps(manifest))
+    write_text(tmp_path / "metrics.json", json.dumps({"weights": 1e6, "tokens": 1e3, "copy_right": 0.5, "copy_n": 2}))
+    job: Any = FakeJob(tmp_path)
+    job.settings = SimpleNamespace(model=SimpleNamespace(name="tiny_student"))
+    card = pretrain.card(job)
+    command = "python train.py stage=pretrain model=tiny_student pretrain.tokens=1000 'pretrain.start=a folder'"
+    assert f"    {command}\n" in card
+    assert "| copy | 50.0% | 2 |" in card
 
 
 def test_step_sizes_rise_hold_and_fall_to_zero() -> None:

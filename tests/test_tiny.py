@@ -1,4 +1,4 @@
-"""The embedded base model as it is shipped: it loads, it calls no tool, and the main job runs on it."""
+"""The embedded models as they are shipped: they load, call no tool, and the main job runs on the larger one."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from stages._model import ModelConfig, load_base, load_tokenizer
 ROOT = Path(__file__).resolve().parents[1]
 NATIVE = dialects.get("native")
 TINY = ModelConfig(name="tiny", path="assets/tiny")
+STUDENT = ModelConfig(name="tiny_student", path="assets/tiny_student")
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +26,12 @@ def tokenizer() -> Any:
     return load_tokenizer(TINY)
 
 
-def test_the_shipped_template_is_the_one_pretraining_reads(tokenizer: Any) -> None:
+def test_the_shipped_template_is_the_one_pretraining_reads_and_the_tokens_are_the_teachers(tokenizer: Any) -> None:
     from stages.pretrain import TEMPLATE
 
-    assert tokenizer.chat_template == TEMPLATE.read_text(encoding="utf-8")
+    student = load_tokenizer(STUDENT)
+    assert tokenizer.chat_template == student.chat_template == TEMPLATE.read_text(encoding="utf-8")
+    assert student.get_vocab() == tokenizer.get_vocab()
 
 
 def test_tools_calls_and_results_reach_the_model_and_calls_are_read_back(tokenizer: Any) -> None:
@@ -58,13 +61,14 @@ def test_the_template_shows_nested_and_unusual_schemas(tokenizer: Any) -> None:
     assert shown in text
 
 
-def test_the_base_makes_no_completion_that_reads_as_a_call(tokenizer: Any) -> None:
+@pytest.mark.parametrize("model", [TINY, STUDENT], ids=lambda model: model.name)
+def test_a_base_makes_no_completion_that_reads_as_a_call(tokenizer: Any, model: ModelConfig) -> None:
     from stages._sampling import generate as sample
 
     world = generate(
         WorldConfig(sft_rows=1, preference_rows=1, validation_rows=1, test_rows=60, unseen_rows=20), seed=7
     )
-    answers = sample(load_base(TINY), tokenizer, NATIVE, world.test, max_new_tokens=48, batch_size=40)
+    answers = sample(load_base(model), tokenizer, NATIVE, world.test, max_new_tokens=48, batch_size=40)
     for request, (answer,) in zip(world.test, answers, strict=True):
         assert not NATIVE.read(answer.text, request.tools).calls
 
