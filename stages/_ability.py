@@ -5,9 +5,10 @@ that judge answers, and the perplexity of the right texts in the model's prompt,
 
     perplexity = exp(- sum of log-probabilities / number of tokens)
 
-over at most `evaluate.ability_requests` of them. Each is compared with the base's on the same requests. A base that was
-not trained on the dialect's prompt starts worse than it is: a ratio below 1 may say no more than that training taught
-to answer under it. Left out: rates by language, since no format has a field that says the language of a row.
+over at most `evaluate.ability_requests` of them. Each is compared with the base's on the same requests. A model with
+other tokens, as a student may be, has no perplexity: a token of its own is another piece of text. A base that was not
+trained on the dialect's prompt starts worse than it is: a ratio below 1 may say no more than that training taught to
+answer under it. Left out: rates by language, since no format has a field that says the language of a row.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ if TYPE_CHECKING:
 
 
 class Answers(NamedTuple):
-    """What a model said to each request, and how likely it holds the turns that the data gives."""
+    """What a model said to each request, how likely it holds the turns that the data gives, and whether that is told by
+    the tokens of the run's model.
+    """
 
     scored: list[Scored]
     likelihoods: list[Likelihoods]
+    shares_tokens: bool = True
 
 
 def measure(requests: Sequence[Request], answers: Mapping[str, Answers]) -> dict[str, dict[str, Any]]:
@@ -104,11 +108,12 @@ def _fields(requests: Sequence[Request], own: Answers, base: Answers | None, pla
         }
     weighed = [place for place in places if all("answer" in each.likelihoods[place] for each in (own, base or own))]
     after = [own.likelihoods[place]["answer"] for place in weighed]
-    times, interval = ratio([base.likelihoods[place]["answer"] for place in weighed], after) if base else (None, None)
+    held = [base.likelihoods[place]["answer"] for place in weighed] if base and own.shares_tokens else None
+    times, interval = (None, None) if held is None else ratio(held, after)
     return fields | {
         "n_weighed": len(weighed),
         "n_tokens": sum(each.tokens for each in after),
-        "perplexity": perplexity(after),
+        "perplexity": perplexity(after) if own.shares_tokens else None,
         "perplexity_ratio": times,
         "perplexity_ratio_ci": _ends(interval),
     }

@@ -1,4 +1,4 @@
-"""One model that stage=evaluate asks, the file that its answers are kept in, and the greedy pass over all requests."""
+"""One model of a run that is asked, the file that its answers are kept in, and the greedy pass over all requests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stages._lineage import ADAPTERS
+from stages._lineage import STAGE_OF, fitted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -23,25 +23,45 @@ Fields = Mapping[str, Any]
 
 
 class Model:
-    """A model that is evaluated: loaded when it is first asked, let go of with this object."""
+    """A model of a run: loaded when it is first asked, let go of with this object."""
 
-    def __init__(self, job: Job, name: str, dialect: ModuleType) -> None:
-        self.job, self.name, self.dialect = job, name, dialect
+    def __init__(self, job: Job, name: str) -> None:
+        self.job, self.name = job, name
+        self.folder = job.parent(STAGE_OF[name]) if name in STAGE_OF else None
+
+    @functools.cached_property
+    def of(self) -> ModelConfig:
+        """What it was before it had an adapter: the run's model, or a student."""
+        return fitted(self.folder, self.job.settings) if self.folder else self.job.settings.model
 
     @functools.cached_property
     def config(self) -> ModelConfig:
         """How it is loaded; the merged model lies in a folder of its own."""
         from stages._model import plain_config
 
-        config = self.job.settings.model
-        return plain_config(self.job.parent("merge") / "model", config) if self.name == "merged" else config
+        return plain_config(self.folder / "model", self.of) if self.folder and self.name == "merged" else self.of
+
+    @property
+    def dialect(self) -> ModuleType:
+        """How it is shown tools, and how its calls are read."""
+        from data import dialects
+
+        return dialects.get(self.of.dialect)
+
+    @functools.cached_property
+    def shares_tokens(self) -> bool:
+        """Whether it has the tokens of the run's model, so that likelihoods a token can be held against each other."""
+        from stages._model import load_tokenizer
+
+        run = self.job.settings.model
+        return self.of == run or load_tokenizer(self.of).get_vocab() == load_tokenizer(run).get_vocab()
 
     @functools.cached_property
     def loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The policy, with its adapter if it is one, and its tokenizer."""
         from stages._model import load_base, load_policy, load_tokenizer
 
-        adapter = self.job.parent(self.name) / "adapter" if self.name in ADAPTERS else None
+        adapter = self.folder / "adapter" if self.folder and self.name != "merged" else None
         policy = load_policy(self.config, adapter) if adapter else load_base(self.config)
         return policy, load_tokenizer(self.config)
 
@@ -71,6 +91,14 @@ class Model:
         turns = turns_of(requests, self.job.config.ability_requests)
         size, label = self.config.micro_batch, f"{self.name}, given turns"
         return likelihoods(policy, tokenizer, self.dialect, requests, turns, size, label, self.job)
+
+
+def bases(job: Job, names: Sequence[str]) -> list[ModelConfig]:
+    """What these models were before they had adapters, each once."""
+    found: list[ModelConfig] = []
+    for model in (Model(job, name).of for name in names):
+        found += [model] if model not in found else []
+    return found
 
 
 class Kept:

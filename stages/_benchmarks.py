@@ -73,7 +73,7 @@ def measure(
     chosen = any(request.others for request in requests)
     return {
         model: ({"ability": kept[model]} if kept else {})
-        | ({"four_acts": four_acts(requests, *each)} if chosen else {})
+        | ({"four_acts": four_acts(requests, each.scored, each.likelihoods)} if chosen else {})
         | ({"bfcl": by_category(requests, each.scored)} if categories else {})
         for model, each in answers.items()
     }
@@ -195,6 +195,8 @@ def _ability_table(kept: Mapping[str, Fields]) -> Table:
         ("times the base's", weighed, *(times(fields) for fields in kept.values())),
     ]
     note = "Requests that need no call and have one right text: answers, and the perplexity of that text."
+    if other := [model for model, each in kept.items() if each["n_weighed"] and each["perplexity"] is None]:
+        note += f" {' and '.join(other)}: other tokens than the base's, so that perplexities cannot be compared."
     return Table("General ability", note, ("", "n", *kept), rows)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages._charts import interval, percent
 from stages._files import read_json, write_text
-from stages._lineage import ADAPTERS, command, done_folder, made_of
+from stages._lineage import ADAPTERS, STUDENT, command, done_folder, made_of
 from stages._manifest import read_manifest
 from stages._settings import Settings
 
@@ -38,8 +38,11 @@ def write(folder: Path, settings: Settings, where: str = ".") -> None:
     from jinja2 import FileSystemLoader, StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
 
-    if "tool_call_parser" not in (read_manifest(folder) or {}).get("facts", {}):
+    manifest = read_manifest(folder) or {}
+    if "tool_call_parser" not in manifest.get("facts", {}):
         return  # a merge of an earlier version, which had no card
+    if STUDENT in manifest["parents"] and done_folder(STUDENT, settings) is None:
+        return  # what the student was made of stands in the card that is there, and nowhere else any more
 
     cards = SandboxedEnvironment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined)
     cards.filters["percent"] = percent
@@ -52,13 +55,16 @@ def facts(folder: Path, settings: Settings) -> dict[str, Any]:
     manifest, metrics = read_manifest(folder) or {}, read_json(folder / "metrics.json")
     made = made_of(folder, settings)
     stages = {each["stage"]: each for each in made.values()}
-    tuned = stages[ADAPTERS[0]]
+    student = stages.get(STUDENT)
+    tuned = student or stages[ADAPTERS[0]]
     model, noted = manifest["inputs"]["model"], manifest["facts"]
     given = getattr(settings.blocks.get("merge"), "license", None)
     licence = given or noted["license"]
-    adapters = [stage for stage in ADAPTERS if stage in stages]
+    adapters = noted["chain"]
+    aligned = student is not None and len(adapters) > 1
+    by_table = (STUDENT,) if aligned else ("pairs", *ADAPTERS)
     rewarded: dict[str, Any] = next(
-        (stages[name]["reward"] for name in ("pairs", *adapters) if stages.get(name, {}).get("reward")), {}
+        (stages[name]["reward"] for name in by_table if stages.get(name, {}).get("reward")), {}
     )
     return {
         "front": _front(manifest["model"]["id"], licence, adapters, tuned["inputs"]["data"]),
@@ -68,7 +74,8 @@ def facts(folder: Path, settings: Settings) -> dict[str, Any]:
         "base_digest": manifest["model"]["digest"][:16],
         "dialect": model["dialect"],
         "adapters": adapters,
-        "results": _results(manifest, adapters[-1:], settings),
+        "taught": _taught(student) if student else None,
+        "results": _results(manifest, metrics["adapter"], student, settings),
         "evaluate": _hidden(command("evaluate", settings)),
         "metrics": metrics,
         "ways": _ways(metrics),
@@ -78,8 +85,11 @@ def facts(folder: Path, settings: Settings) -> dict[str, Any]:
         "commit": _commit(manifest["git"] or {}),
         "versions": {"python": manifest["python"]}
         | {name: manifest["versions"][name] for name in _VERSIONS if name in manifest["versions"]},
-        "commands": [_command(each, settings) for each in made.values() if each["stage"] in (*adapters, "merge")],
+        "commands": [
+            _command(each, settings) for each in made.values() if each["stage"] in (*ADAPTERS, STUDENT, "merge")
+        ],
         "reward": _reward(rewarded),
+        "rewarded": "teacher" if student and not aligned else "model",
         "parser": noted["tool_call_parser"],
         "gguf": sorted(path.name for path in folder.glob("gguf/*.gguf")),
     }
@@ -191,20 +201,39 @@ def _ways(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _results(manifest: Mapping[str, Any], adapter: Sequence[str], settings: Settings) -> dict[str, Any] | None:
-    """The evaluation's rates, if it was of this very model, or of the adapter that it was made from."""
+def _taught(student: Mapping[str, Any]) -> dict[str, str]:
+    """Who taught a student, and what of the teacher it learned."""
+    inputs = student["inputs"]
+    adapters = [f"`{stage}` of {named(inputs['model']['path'])}" for stage in student["parents"]]
+    return {
+        "by": adapters[0] if adapters else f"`{inputs[STUDENT]['endpoint_model']}`, at an endpoint",
+        "kind": inputs[STUDENT]["kind"],
+    }
+
+
+def _results(
+    manifest: Mapping[str, Any], adapter: str, student: Mapping[str, Any] | None, settings: Settings
+) -> dict[str, Any] | None:
+    """The evaluation's rates, if it was of this very model, or of the adapter that it was made from.
+
+    The base that it asked is not a student's own: beside a student stands its teacher instead.
+    """
     folder = done_folder("evaluate", settings)
     if folder is None:
         return None
     above, metrics = (read_manifest(folder) or {})["parents"], read_json(folder / "metrics.json")
     merged = "merged" in metrics and above.get("merge", {}).get("digest") == manifest["digest"]
-    same = {stage for stage, entry in manifest["parents"].items() if above.get(stage) == entry}
-    if not merged and not (same.issuperset(adapter) and set(adapter) <= set(metrics)):
+    beside = manifest["parents"] | (student["parents"] if student else {})
+    same = {stage for stage, entry in beside.items() if above.get(stage) == entry}
+    if not merged and not (adapter in same and adapter in metrics):
         return None
-    shown = [name for name in metrics if name == "base" or name in same or (name == "merged" and merged)]
+    same |= {"merged"} if merged else set()
+    shown = [name for name in metrics if name in same or (name == "base" and student is None)]
     first = metrics[shown[0]]
+    of = "`merged` is this model." if merged else f"Of `{adapter}`, before it was merged."
+    teacher = [name for name in shown if student and name in student["parents"]]
     return {
-        "of": "`merged` is this model." if merged else f"Of `{adapter[0]}`, before it was merged.",
+        "of": f"{of} `{teacher[0]}` is its teacher." if teacher else of,
         "rates": _RATES.values(),
         "rows": [
             {"model": name, "cells": [_cell(metrics[name], rate) for rate in _RATES]} for name in shown

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stages._behaviour import POOLED
-from stages._lineage import ADAPTERS, last_adapter
+from stages._lineage import ADAPTERS, STUDENT, last_adapter
 from stages._metrics import Row, contrast, needs_call
 from stages._reliability import bin_counts, error_of_bins
 
@@ -29,14 +29,18 @@ OVER = {"false_tool_call_rate": "n_no_call", "missed_call_rate": "n_call", "exac
 _CHUNK = 2_000_000  # numbers drawn at once: 16 MB
 
 
-def consecutive(models: Sequence[str], merged_from: str | None = None) -> list[tuple[str, str]]:
-    """Each model after the one it was made from, or the nearest that is there.
+def consecutive(
+    models: Sequence[str], merged_from: str | None = None, teacher: str | None = None
+) -> list[tuple[str, str]]:
+    """Each model after the one it was made from, or the nearest that is there; a student after its teacher.
 
     >>> consecutive(["base", "sft", "dpo", "kto", "merged"], merged_from="kto")
     [('base', 'sft'), ('sft', 'dpo'), ('sft', 'kto'), ('kto', 'merged')]
     """
     tuned = ADAPTERS[0]
-    above = {tuned: ["base"], "merged": [merged_from or last_adapter(models), tuned, "base"]}
+    above: dict[str, list[str]] = {tuned: ["base"], STUDENT: [teacher or last_adapter(models), tuned, "base"]}
+    made_from = merged_from or last_adapter(models)
+    above["merged"] = [made_from, *above.get(made_from, [tuned, "base"])]
     pairs = []
     for model in models:
         found = [each for each in above.get(model, [tuned, "base"]) if each in models]
@@ -54,11 +58,12 @@ def comparisons(
     merged_from: str | None,
     seed: int,
     draws: int = DRAWS,
+    teacher: str | None = None,
 ) -> list[dict[str, Any]]:
     """The entries of comparisons.json, from metrics and answers by model; `rows` and `predictions` are those of
     requests.jsonl and of predictions.jsonl, by model and id.
     """
-    pairs = consecutive(list(metrics), merged_from)
+    pairs = consecutive(list(metrics), merged_from, teacher)
     if not pairs:
         return []
     clusters = cluster_places(requests)

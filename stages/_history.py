@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stages._files import read_json, read_jsonl
-from stages._lineage import made_of
+from stages._lineage import STUDENT, made_of
 from stages._progress import duration
 from stages._scoring import spread
 from stages._sweep_charts import Curve, curves, hues
@@ -62,6 +62,8 @@ def history(folder: Path, settings: Settings) -> History:
     """All that the evaluation in a folder was made from; stages made anew since are left out."""
     made = made_of(folder, settings)
     own = made.pop(folder.relative_to(settings.run_folder).as_posix(), None)
+    for place in [place for place, manifest in made.items() if manifest["stage"] == STUDENT]:
+        made |= made_of(settings.run_folder / place / "aligned" / "dpo", settings)  # what distill.align=true did in it
     return History(
         f"{own['model']['id']}, digest {own['model']['digest'][:12]}" if own else "",
         [_stage(place, settings.run_folder / place, manifest) for place, manifest in made.items()],

@@ -90,10 +90,10 @@ class Job:
         and `changes` are made to its settings. It has a manifest of its own, is resumed where it was interrupted, and
         is not run again once it is done.
         """
-        blocks = dict(self.settings.blocks) | ({"model": model} if model else {})
-        blocks[name] = blocks[name].model_copy(update=changes)
-        point = (self.folder / place).relative_to(self.settings.run_folder).as_posix()
-        settings = dataclasses.replace(self.settings, blocks=blocks, point=point)
+        settings = self.settings.with_model(model) if model else self.settings
+        blocks = dict(settings.blocks) | {name: settings.blocks[name].model_copy(update=changes)}
+        point = (self.folder / place).relative_to(settings.run_folder).as_posix()
+        settings = dataclasses.replace(settings, blocks=blocks, point=point)
         return _execute(name, settings, soon=stage_names(), behind=dict(above))
 
     def read_instead(self, **above: Path) -> None:
@@ -181,6 +181,8 @@ def _execute(name: str, settings: Settings, soon: tuple[str, ...], behind: dict[
     if name in behind:
         return behind[name]
     _processes.check(name)
+    if works_on := getattr(stage_module(name), "works_on", None):
+        settings = settings.with_model(works_on(settings))
     brought, needed = brings(name, settings), parents(name, settings)
     require(name, [parent for parent in needed if parent not in brought], settings, behind)
     for place, stage in enumerate(brought):

@@ -5,16 +5,28 @@ from __future__ import annotations
 import shlex
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from stages._errors import UserError
 from stages._manifest import NAME, changed_outputs, missing_outputs, model_identity, read_manifest
 from stages._schema import optional_parents, parents, stage_module, stage_names
 from stages._settings import Settings
 
+if TYPE_CHECKING:
+    from stages._model import ModelConfig
+
 # The stages that make <stage>/adapter, fine-tuning first, then preference stages: what stands first is merged first.
 Adapter = Literal["sft", "dpo", "kto", "ppo", "grpo"]
 ADAPTERS: tuple[Adapter, ...] = get_args(Adapter)
+# The stage that makes an adapter for another model than the run's.
+Student = Literal["distill"]
+STUDENT: Student = "distill"
+# The models of a run as people name them, and the stage that makes each but the base.
+ModelName = Literal["base", Adapter, Student, "merged"]
+STAGE_OF: dict[str, str] = {stage: stage for stage in (*ADAPTERS, STUDENT)} | {"merged": "merge"}
+# Of a model block, what says how a checkpoint was taught: tools are shown to it, calls read and its base held so ever
+# after. All else but where it lies is speed and length, which is as whoever asks it has it.
+_TAUGHT = ("dialect", "chat_template", "template_variables", "quantization", "dtype")
 
 
 def done_folder(name: str, settings: Settings) -> Path | None:
@@ -57,6 +69,8 @@ def present(asking: str, settings: Settings, behind: Mapping[str, Path]) -> dict
         folder = behind.get(name) or done_folder(name, settings)
         if folder and (changed := _changed_parents(folder, settings)):
             print(f"{asking}: leaving out {name}, which was made from an earlier {' and '.join(changed)}", flush=True)
+        elif folder and name == STUDENT and not _is_its_student(folder, settings):
+            print(f"{asking}: leaving out {name}, whose student is not there as it was any more", flush=True)
         elif folder:
             found[name] = folder
     return found
@@ -86,13 +100,34 @@ def _other_model(name: str, folder: Path, settings: Settings) -> list[str]:
     made_with = (read_manifest(folder) or {}).get("model")
     if not made_with:
         return []
-    wanted = model_identity(settings)
+    wanted = model_identity(settings.model)
     if made_with == wanted:
         return []
     return [
         f"model: {name} of run {settings.run} was made from {made_with['id']} ({made_with['digest'][:12]}), "
         f"this asks for {wanted['id']} ({wanted['digest'][:12]}); choose that model, or another run=…"
     ]
+
+
+def fitted(folder: Path, settings: Settings) -> ModelConfig:
+    """The model that the adapter of a stage fits, or that was merged with one: the run's own, but for a student, which
+    is the one that the stage's manifest names, taught as that says.
+    """
+    from stages._model import student_config
+
+    manifest = read_manifest(folder)
+    if manifest is None or STUDENT not in (manifest["stage"], *manifest["parents"]):
+        return settings.model
+    taught = {field: manifest["inputs"]["model"][field] for field in _TAUGHT}
+    return student_config(manifest["model"]["id"], settings.model.model_copy(update=taught))
+
+
+def _is_its_student(folder: Path, settings: Settings) -> bool:
+    """Whether the checkpoint is there that a student's adapter was made for, with the same content."""
+    try:
+        return model_identity(fitted(folder, settings)) == (read_manifest(folder) or {})["model"]
+    except UserError:  # no such folder, or no such template
+        return False
 
 
 def entry(folder: Path, settings: Settings) -> dict[str, str]:

@@ -48,12 +48,12 @@ def inputs_of(name: str, settings: Settings, parents: Mapping[str, dict[str, Any
     if "data" in blocks:
         inputs["files"] = files_named(settings.data)
     if "model" in blocks:
-        inputs["base"] = model_identity(settings)["digest"]
+        inputs["base"] = model_identity(settings.model)["digest"]
     if reads := getattr(module, "files", None):
         places = reads(settings)
         inputs.setdefault("files", {}).update({what: digest(at) for what, at in places.items() if at.exists()})
     if trains := getattr(module, "trains", None):
-        inputs["base trained"] = _identity(trains(settings))["digest"]
+        inputs["base trained"] = model_identity(trains(settings))["digest"]
     return inputs
 
 
@@ -90,12 +90,8 @@ def files_named(block: BaseModel) -> dict[str, str]:
     return {field: digest(Path(place)) for field, place in named.items() if place and Path(place).exists()}
 
 
-def model_identity(settings: Settings) -> dict[str, str]:
-    """The base model's id and digest."""
-    return _identity(settings.model)
-
-
-def _identity(model: ModelConfig) -> dict[str, str]:
+def model_identity(model: ModelConfig) -> dict[str, str]:
+    """A base model's id and digest."""
     return {"id": model.path, "digest": _model_digest(model.model_dump_json())}
 
 
@@ -112,7 +108,7 @@ def origins(name: str, settings: Settings, blocks: Sequence[str], inputs: Mappin
     model = trains(settings) if trains else settings.model
     data = {"digest": digest([inputs["data"], inputs["files"]]), "files": inputs["files"]} if "data" in blocks else None
     return {
-        "model": _identity(model) if "model" in blocks else None,
+        "model": model_identity(model) if "model" in blocks else None,
         "data": data,
         "seeds": {"seed": settings.seed, "data.seed": getattr(settings.data, "seed", None) if data else None},
         "reward": settings.reward.model_dump(mode="json") if "reward" in blocks else None,

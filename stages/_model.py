@@ -121,6 +121,12 @@ def plain_config(folder: Path, config: ModelConfig) -> ModelConfig:
     return config.model_copy(update={"path": str(folder)} | plain)
 
 
+def student_config(path: str, config: ModelConfig) -> ModelConfig:
+    """The configuration of a student: that of its teacher, but for where the checkpoint lies."""
+    name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in Path(path).name)[:60]
+    return config.model_copy(update={"path": path, "name": name or "student", "revision": None})
+
+
 def model_digest(config: ModelConfig) -> str:
     """What tells this base from any other: the bytes of its folder (or hub id and revision), dialect and template."""
     digest = hashlib.sha256(json.dumps([config.dialect, config.template_variables], sort_keys=True).encode())

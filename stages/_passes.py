@@ -5,8 +5,8 @@ A pass takes a model while it is loaded, and gives fields for its metrics.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from stages._asking import Kept, Model
@@ -18,6 +18,7 @@ from stages._renderings import NAMES, USUAL, drawn, rendered
 if TYPE_CHECKING:
     from data.transcript import Request
     from stages._job import Job
+    from stages._model import ModelConfig
     from stages._sampling import Completion
     from stages._scoring import Scored
 
@@ -33,10 +34,13 @@ _COUNTS = ("n", "n_call", "n_no_call")
 
 
 class Pass:
-    """One more way to ask: called with a model and its greedy answers, it gives fields for the model's metrics."""
+    """One more way to ask: called with a model and its greedy answers, it gives fields for the model's metrics.
 
-    def __init__(self, job: Job, requests: Sequence[Request], dialect: ModuleType) -> None:
-        self.job, self.requests, self.dialect = job, requests, dialect
+    `of` has what the models are made of, each once.
+    """
+
+    def __init__(self, job: Job, requests: Sequence[Request], of: Sequence[ModelConfig]) -> None:
+        self.job, self.requests = job, requests
 
     def __call__(self, model: Model, scored: Sequence[Scored]) -> dict[str, Any]:
         raise NotImplementedError
@@ -44,23 +48,25 @@ class Pass:
     def close(self) -> None:
         """Tell what came up, after the last model."""
 
-    def score(self, requests: Sequence[Request], completions: Sequence[Completion]) -> list[Scored]:
+    def score(self, model: Model, requests: Sequence[Request], completions: Sequence[Completion]) -> list[Scored]:
         """What they are worth for these requests."""
         from stages._scoring import score_singles
 
-        return score_singles(requests, completions, self.dialect, self.job.settings.reward)
+        return score_singles(requests, completions, model.dialect, self.job.settings.reward)
 
 
 class Constrained(Pass):
     """Calls held to the schemas on offer: `constrained`, the contract's rates over all requests."""
 
-    def __init__(self, job: Job, requests: Sequence[Request], dialect: ModuleType) -> None:
+    def __init__(self, job: Job, requests: Sequence[Request], of: Sequence[ModelConfig]) -> None:
+        from data import dialects
         from stages._constrained import Guide
         from stages._model import load_tokenizer
 
-        super().__init__(job, requests, dialect)
-        settings = job.settings.model
-        self.guide = Guide(load_tokenizer(settings), settings.dialect, dialect, requests)
+        super().__init__(job, requests, of)
+        self.guides = [
+            (each, Guide(load_tokenizer(each), each.dialect, dialects.get(each.dialect), requests)) for each in of
+        ]
         self.kept = Kept(job, "constrained")
 
     def __call__(self, model: Model, scored: Sequence[Scored]) -> dict[str, Any]:
@@ -68,16 +74,20 @@ class Constrained(Pass):
 
         completions = self.kept.completions(model.name, self.requests)
         if completions is None:
-            completions = [row[0] for row in model.answer(self.requests, "constrained", guide=self.guide)]
-        held = self.score(self.requests, completions)
+            guide = next(guide for of, guide in self.guides if of == model.of)
+            completions = [row[0] for row in model.answer(self.requests, "constrained", guide=guide)]
+        held = self.score(model, self.requests, completions)
         rows = zip(self.requests, held, strict=True)
         self.kept.add([prediction(request, model.name, each) for request, each in rows])
         return {"constrained": measure_together(self.requests, held)}
 
     def close(self) -> None:
         """Which schemas could not be held, and which answers were let go."""
-        self.job.record(constrained={"loosened": self.guide.loosened, "released": self.guide.released})
-        for note in self.guide.notes():
+        guides = [guide for _, guide in self.guides]
+        loosened = {reason: names for guide in guides for reason, names in guide.loosened.items()}
+        released = sum((guide.released for guide in guides), Counter[str]())
+        self.job.record(constrained={"loosened": loosened, "released": released})
+        for note in dict.fromkeys(note for guide in guides for note in guide.notes()):
             self.job.say(f"constrained: {note}")
 
 
@@ -91,8 +101,8 @@ class Renderings(Pass):
     which no more ways can lower: compare it between models that were asked in the same ones.
     """
 
-    def __init__(self, job: Job, requests: Sequence[Request], dialect: ModuleType) -> None:
-        super().__init__(job, requests, dialect)
+    def __init__(self, job: Job, requests: Sequence[Request], of: Sequence[ModelConfig]) -> None:
+        super().__init__(job, requests, of)
         self.seed = job.settings.data.seed
         self.places = drawn(requests, job.config.rendering_requests, self.seed)
         self.names = NAMES[: job.config.renderings]
@@ -121,7 +131,7 @@ class Renderings(Pass):
         if completions is None:
             shown = [rendered(request, name, self.seed) for request in asked]
             completions = [row[0] for row in model.answer(shown, f"tools {name}")]
-        scored = self.score(asked, completions)
+        scored = self.score(model, asked, completions)
         rows = zip(asked, scored, strict=True)
         self.kept.add([prediction(request, model.name, each) | {"rendering": name} for request, each in rows])
         return scored
@@ -132,8 +142,8 @@ class Sampled(Pass):
     of the contract's rates the mean over as many sets of answers, and in `<rate>_range` the least and the greatest.
     """
 
-    def __init__(self, job: Job, requests: Sequence[Request], dialect: ModuleType) -> None:
-        super().__init__(job, requests, dialect)
+    def __init__(self, job: Job, requests: Sequence[Request], of: Sequence[ModelConfig]) -> None:
+        super().__init__(job, requests, of)
         self.kept = Kept(job, "sampled", "answer")
 
     def __call__(self, model: Model, scored: Sequence[Scored]) -> dict[str, Any]:
@@ -144,7 +154,7 @@ class Sampled(Pass):
         if None in sets:
             rows = model.answer(self.requests, f"{n} samples", n=n, temperature=TEMPERATURE)
             sets = [list(each) for each in zip(*rows, strict=True)]
-        found = [self.score(self.requests, each) for each in sets if each]
+        found = [self.score(model, self.requests, each) for each in sets if each]
         self.kept.add(
             [
                 prediction(request, model.name, each) | {"answer": number}
@@ -166,11 +176,11 @@ def _spread(rates: Sequence[float | None]) -> float | None:
     return max(known) - min(known) if known else None
 
 
-def chosen(job: Job, requests: Sequence[Request], dialect: ModuleType) -> list[Pass]:
-    """The passes that the settings ask for."""
+def chosen(job: Job, requests: Sequence[Request], of: Sequence[ModelConfig]) -> list[Pass]:
+    """The passes that the settings ask for, over models that are made of these."""
     config = job.config
     wanted = {Constrained: config.constrained, Renderings: config.renderings > 1, Sampled: config.sampled > 0}
-    return [each(job, requests, dialect) for each, there in wanted.items() if there]
+    return [each(job, requests, of) for each, there in wanted.items() if there]
 
 
 def tables(metrics: Mapping[str, Fields]) -> list[Table]:

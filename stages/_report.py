@@ -62,13 +62,15 @@ SIDES = (
 
 def compared(models: Sequence[str]) -> tuple[str, str] | None:
     """The two models that the verdict is about: sft and the first preference stage, else base and sft, else the last
-    two, else none.
+    two, of which merged is one only where there is no other, else none.
     """
     tuned, *preferred = ADAPTERS
     for pair in (*((tuned, stage) for stage in preferred), ("base", tuned)):
         if set(pair) <= set(models):
             return pair
-    return (models[-2], models[-1]) if len(models) > 1 else None
+    trained = [model for model in models if model != "merged"]
+    last = trained if len(trained) > 1 else models
+    return (last[-2], last[-1]) if len(last) > 1 else None
 
 
 def render(

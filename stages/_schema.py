@@ -18,6 +18,7 @@ that returns its metrics, and may have
                not all of them: folders of a run that have these alike share one result (stages/_twins.py)
     files(settings)  files that its result depends on and that no setting has to name, by what they are
     trains(settings)  the model block of what its adapter fits, where that is not the run's own model
+    works_on(settings)  the model block that takes the place of the run's own for this stage
 
 A class of settings may have FREE, the names of fields that change no result, OWN, those that change no other stage's,
 and FILES, those that name files. It says defer_build: validators are built where they are used, which --help does not

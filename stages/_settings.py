@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +101,10 @@ class Settings:
         if name not in self.blocks:
             raise UserError(f"{name}: stage={self.asked} does not run it, so it has no settings here")
         return self.blocks[name]
+
+    def with_model(self, model: BaseModel) -> Settings:
+        """The same settings, on another model."""
+        return replace(self, blocks=dict(self.blocks) | {"model": model})
 
     @property
     def run_folder(self) -> Path:

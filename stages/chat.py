@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stages._errors import Interrupted, UserError, nearest
-from stages._lineage import ADAPTERS, Adapter, command
+from stages._lineage import STAGE_OF, ModelName, command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
     from stages._job import Job
     from stages._settings import Settings
 
-Name = Literal["base", Adapter, "merged"]
-STAGE_OF: dict[str, str] = {stage: stage for stage in ADAPTERS} | {"merged": "merge"}
-
-OPTIONAL = (*ADAPTERS, "merge")
+OPTIONAL = tuple(STAGE_OF.values())
 BLOCKS = ("model",)
 
 
@@ -45,7 +42,7 @@ class Config(BaseModel):
 
     mode: Literal["terminal", "page"] = "terminal"
     """Where to chat: in the terminal, one request a line, or on a page in the browser."""
-    models: list[Name] | None = Field(None, min_length=1)
+    models: list[ModelName] | None = Field(None, min_length=1)
     """Which of base, the adapters and merged; without it, base and all that are done. All are held in memory."""
     tools: str | None = None
     """Your own Python file of functions, with type hints and docstrings; without it, tools of the built-in world."""
@@ -132,14 +129,10 @@ def offered(config: Config) -> tuple[list[Any], dict[str, Any]]:
 def agent(job: Job, model: str, tools: list[Any], functions: dict[str, Any]) -> Agent:
     """The agent of one model, which stays in memory."""
     from runtime import Agent, LocalModel, Router
-    from stages._model import load_base, load_policy, load_tokenizer, plain_config
+    from stages._asking import Model
 
-    settings, config = job.settings.model, job.config
-    if model == "merged":
-        settings = plain_config(job.parent("merge") / "model", settings)
-    adapter = job.parent(model) / "adapter" if model in ADAPTERS else None
-    policy = load_policy(settings, adapter) if adapter else load_base(settings)
-    longest = config.max_new_tokens or settings.max_new_tokens
-    local = LocalModel(policy, load_tokenizer(settings), settings.dialect, longest)
+    config, asked = job.config, Model(job, model)
+    longest = config.max_new_tokens or job.settings.model.max_new_tokens
+    local = LocalModel(*asked.loaded, asked.of.dialect, longest)
     router = Router(local, tools, threshold=config.threshold)
     return Agent(router, functions, timeout=config.timeout, max_turns=config.max_turns)

@@ -9,7 +9,8 @@ rest, and optional alignment. By `kind` the student learns the answers alone (re
 distributions on them too (logit, stages/_divergence.py), or its hidden states (feature, stages/_features.py). The
 student is a checkpoint with a LoRA adapter, by default the embedded one of a quarter of the size. Writes
 distill/adapter, answers.jsonl (each answer and why it was left out), requests.jsonl and predictions.jsonl as
-stage=evaluate does, and the rates on the test requests. Left out: full fine-tuning; of teachers with another tokenizer,
+stage=evaluate does, and the rates on the test requests; stage=evaluate asks the student beside the other models, and
+merge.adapter=distill makes a plain model of it. Left out: full fine-tuning; of teachers with another tokenizer,
 all but their answers.
 """
 
@@ -136,9 +137,9 @@ class Config(AdapterConfig, TrainingConfig, _endpoint.EndpointConfig):
 
 def trains(settings: Settings) -> ModelConfig:
     """The model block of the student: the run's, but for where its checkpoint lies."""
-    path = settings.stage("distill").student
-    name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in Path(path).name)[:60]
-    return settings.model.model_copy(update={"path": path, "name": name or "student", "revision": None})
+    from stages._model import student_config
+
+    return student_config(settings.stage("distill").student, settings.model)
 
 
 def refuse(settings: Settings, above: Mapping[str, Path]) -> None:

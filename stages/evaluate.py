@@ -4,9 +4,10 @@
                     [evaluate.renderings=4] [evaluate.sampled=3]
 
 One greedy answer a request and model, computed in float32 on a CPU. Needs sft; other adapters and merged join where
-they are done. Writes evaluate/{metrics.json,requests.jsonl,predictions.jsonl,comparisons.json,report.html}; with
-`constrained`, `renderings` and `sampled` (stages/_passes.py) also the answers in a file of that name, and their rates
-below each model's field of that name. Metrics are defined in stages/_metrics.py, _behaviour.py and _reliability.py, and
+they are done, and a student that stage=distill taught, with its own checkpoint. Writes evaluate/{metrics.json,
+requests.jsonl,predictions.jsonl,comparisons.json,report.html}; with `constrained`, `renderings` and `sampled`
+(stages/_passes.py) also the answers in a file of that name, and their rates below each model's field of that name.
+Metrics are defined in stages/_metrics.py, _behaviour.py and _reliability.py, and
 
     seconds_per_request    seconds of the greedy pass, loading left out / requests
 
@@ -18,29 +19,26 @@ have answered are not asked again. Left out: judging texts by anything but rules
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from stages._lineage import ADAPTERS, Adapter
+from stages._lineage import ADAPTERS, STAGE_OF, STUDENT, ModelName, fitted
 from stages._renderings import NAMES as RENDERINGS
 from stages._tracked import check_installed
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import ModuleType
 
     from data.load import Dataset
     from data.transcript import Request
     from stages._ability import Answers
     from stages._job import Job
+    from stages._model import ModelConfig
     from stages._settings import Settings
 
-Name = Literal["base", Adapter, "merged"]
-STAGE_OF: dict[str, str] = {stage: stage for stage in ADAPTERS} | {"merged": "merge"}
-
 PARENTS = ADAPTERS[:1]
-OPTIONAL = (*ADAPTERS[1:], "merge")
+OPTIONAL = tuple(stage for stage in STAGE_OF.values() if stage not in PARENTS)
 BLOCKS = ("model", "data", "reward")
 VERSION = 3
 
@@ -56,8 +54,8 @@ class Config(BaseModel):
         *("renderings", "rendering_requests", "sampled"),
     )
 
-    models: list[Name] | None = Field(None, min_length=1)
-    """Which of base, sft, dpo, kto, ppo, grpo and merged; without it, base and all that are done."""
+    models: list[ModelName] | None = Field(None, min_length=1)
+    """Which of base, sft, dpo, kto, ppo, grpo, distill and merged; without it, base and all that are done."""
     limit: int | None = Field(None, ge=1)
     """At most so many requests, evenly spaced over the held-out ones."""
     max_new_tokens: int | None = Field(None, ge=1)
@@ -91,24 +89,24 @@ class Config(BaseModel):
 def run(job: Job) -> dict[str, Any]:
     """Ask every model; returns the contract's fields for each."""
     models = chosen(job)
-    from data import dialects, load
+    from data import load
     from data.formats.world import write_request
-    from stages import _benchmarks
+    from stages import _asking, _benchmarks
     from stages._comparisons import comparisons
     from stages._files import write_json, write_jsonl, write_text
     from stages._history import history
     from stages._report import facts, render
     from stages._summary import expected_against_predicted
 
-    dialect = dialects.get(job.settings.model.dialect)
+    of = _asking.bases(job, models)
     data = load.load(job.settings.data)
     for note in data.notes:
         job.say(note)
-    requests = _renderable(job, data, dialect)
+    requests = _renderable(job, data, of)
     merged_from = _merged_from(job)
     rows = [write_request(request) for request in requests]
     write_jsonl(job.folder / "requests.jsonl", rows)
-    metrics, answers, predictions = _ask(job, models, requests, dialect)
+    metrics, answers, predictions = _ask(job, models, requests, of)
     of_bfcl = _benchmarks.reads_bfcl(job.settings.data)
     for model, more in _benchmarks.measure(requests, answers, categories=of_bfcl).items():
         metrics[model] |= more
@@ -117,9 +115,14 @@ def run(job: Job) -> dict[str, Any]:
         ):
             job.say(f"bfcl/{model}: {left} answers left out, whose ids the leaderboard's scorer cannot sort")
     did = {model: each.scored for model, each in answers.items()}
-    compared = comparisons(metrics, requests, did, rows, predictions, merged_from, job.seed)
+    compared = comparisons(metrics, requests, did, rows, predictions, merged_from, job.seed, teacher=_teacher(job))
     write_json(job.folder / "comparisons.json", compared)
-    about = (facts(job, data.digest), merged_from, history(job.folder, job.settings), compared)
+    about = (
+        facts(job, data.digest) | _student(job, of, answers),
+        merged_from,
+        history(job.folder, job.settings),
+        compared,
+    )
     write_text(job.folder / "report.html", render(metrics, rows, predictions, *about))
     print("", "expected against predicted", *expected_against_predicted(rows, predictions), sep="\n", flush=True)
     return metrics
@@ -143,6 +146,18 @@ def after(job: Job) -> None:
         )
 
 
+def wants(settings: Settings) -> set[str]:
+    """Fine-tuning, but for a student by itself: a teacher at an endpoint has none."""
+    named = set(settings.stage("evaluate").models or ())
+    return set() if STUDENT in named and not named & {*ADAPTERS} else {*PARENTS}
+
+
+def reads(settings: Settings, above: Mapping[str, Path]) -> set[str]:
+    """All that is there, but for a student that is not asked: it is no part of how the others came to be."""
+    named = settings.stage("evaluate").models
+    return {stage for stage in above if stage != STUDENT or named is None or STUDENT in named}
+
+
 def refuse(settings: Settings, above: Mapping[str, Path]) -> None:
     """UserError for models that are named and not there, and for calls that cannot be held."""
     from stages._constrained import check
@@ -151,6 +166,8 @@ def refuse(settings: Settings, above: Mapping[str, Path]) -> None:
 
     if settings.stage("evaluate").constrained:
         check(settings.model.dialect)
+        for stage in reads(settings, above):
+            check(fitted(above[stage], settings).dialect)
     named = settings.stage("evaluate").models or ()
     missing = [stage for model, stage in STAGE_OF.items() if model in named and stage not in above]
     if missing:
@@ -163,13 +180,17 @@ def chosen(job: Job) -> list[str]:
     return [model for model in there if model in (job.config.models or there)]
 
 
-def _renderable(job: Job, data: Dataset, dialect: ModuleType) -> list[Request]:
-    """The test requests, or `limit` of them, that the chat template takes; UserError where it refuses too many."""
+def _renderable(job: Job, data: Dataset, of: Sequence[ModelConfig]) -> list[Request]:
+    """The test requests, or `limit` of them, that every chat template takes; UserError where too many are refused."""
+    from data import dialects
     from stages import _scoring
     from stages._model import load_tokenizer
 
-    held_out = _scoring.spread(data.test, job.config.limit)
-    requests, refused = _scoring.renderable(load_tokenizer(job.settings.model), dialect, held_out)
+    requests = held_out = _scoring.spread(data.test, job.config.limit)
+    refused: list[str] = []
+    for model in of:
+        requests, more = _scoring.renderable(load_tokenizer(model), dialects.get(model.dialect), requests)
+        refused += more
     job.record(data=data.digest, requests=len(requests), requests_refused_by_template=len(refused))
     _scoring.check_refused(refused, len(held_out), job.config.max_dropped, "evaluate.max_dropped")
     job.say(_scoring.implied(requests, job.settings.reward))
@@ -186,25 +207,42 @@ def _merged_from(job: Job) -> str | None:
     return name
 
 
+def _teacher(job: Job) -> str | None:
+    """The model that taught the student; None without a student, or where its teacher was at an endpoint."""
+    from stages._manifest import read_manifest
+
+    taught = read_manifest(job.parent(STUDENT)) if job.has(STUDENT) else None
+    return next((stage for stage in ADAPTERS if taught and stage in taught["parents"]), None)
+
+
+def _student(job: Job, of: Sequence[ModelConfig], answers: Mapping[str, Answers]) -> dict[str, str]:
+    """What the report says of a student's checkpoint, beside what it says of the run's model."""
+    student = next((model for model in of if model != job.settings.model), None)
+    if student is None:
+        return {}
+    own = "" if all(each.shares_tokens for each in answers.values()) else ", tokens of its own, which it is counted in"
+    return {"student": f"{student.name} ({student.path}), dialect {student.dialect}{own}"}
+
+
 def _ask(
-    job: Job, models: Sequence[str], requests: Sequence[Request], dialect: ModuleType
+    job: Job, models: Sequence[str], requests: Sequence[Request], of: Sequence[ModelConfig]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Answers], dict[str, dict[str, dict[str, Any]]]]:
     """Each model's metrics, its greedy answers, and their rows by id; each is logged once it has answered."""
     from stages import _asking, _passes, _scoring
     from stages._ability import Answers
 
     kept, took = _asking.Kept(job, "predictions"), _asking.took(job)
-    passes = _passes.chosen(job, requests, dialect)
+    passes = _passes.chosen(job, requests, of)
     job.rewind(0)
     metrics: dict[str, dict[str, Any]] = {}
     answers: dict[str, Answers] = {}
     predictions: dict[str, dict[str, dict[str, Any]]] = {}
     for step, name in enumerate(models, 1):
-        model = _asking.Model(job, name, dialect)
+        model = _asking.Model(job, name)
         completions, likelihoods, seconds = _asking.greedy(model, requests, kept, took)
-        scored = _scoring.score_singles(requests, completions, dialect, job.settings.reward)
+        scored = _scoring.score_singles(requests, completions, model.dialect, job.settings.reward)
         metrics[name] = _scoring.measure_more(requests, scored) | {"seconds_per_request": seconds}
-        answers[name] = Answers(scored, likelihoods)
+        answers[name] = Answers(scored, likelihoods, model.shares_tokens)
         predictions[name] = {
             request.id: _scoring.prediction(request, name, each) | ({"likelihoods": weighed} if weighed else {})
             for request, each, weighed in zip(requests, scored, likelihoods, strict=True)

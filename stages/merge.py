@@ -3,10 +3,11 @@
     python train.py stage=merge run=mine [merge.adapter=kto merge.dtype=bf16 merge.push_to_folder=out]
 
 Merges the adapter of the preference stage that is done (dpo where several are), or else of sft; each stage goes on from
-the adapter before it, so that the last one holds the whole chain. A 4-bit base is merged both ways: dequantised, which
-is what the adapter was trained on, and in its original weights, which is the custom. Merging into 4-bit weights would
-round the adapter away. The sum is made in float32 on the CPU. Each saved model is read back from disk and compared with
-base + adapter on held-out requests; the nearer one is kept. Writes merge/model, with a card and Ollama's Modelfile.
+the adapter before it, so that the last one holds the whole chain. With merge.adapter=distill the base is the student's
+checkpoint. A 4-bit base is merged both ways: dequantised, which is what the adapter was trained on, and in its original
+weights, which is the custom. Merging into 4-bit weights would round the adapter away. The sum is made in float32 on the
+CPU. Each saved model is read back from disk and compared with base + adapter on held-out requests; the nearer one is
+kept. Writes merge/model, with a card and Ollama's Modelfile.
 Left out: weighted sums of several adapters.
 """
 
@@ -20,17 +21,29 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from stages._errors import UserError
-from stages._lineage import ADAPTERS, Adapter, check_adapter, command, last_adapter, made_of
+from stages._lineage import (
+    ADAPTERS,
+    STUDENT,
+    Adapter,
+    Student,
+    check_adapter,
+    command,
+    done_folder,
+    fitted,
+    last_adapter,
+    made_of,
+)
 
 if TYPE_CHECKING:
     import torch
 
     from data.transcript import Request
     from stages._job import Job
+    from stages._model import ModelConfig
     from stages._settings import Settings
 
 PARENTS = ADAPTERS[:1]
-OPTIONAL = ADAPTERS[1:]
+OPTIONAL = (*ADAPTERS[1:], STUDENT)
 BLOCKS = ("model", "data", "reward")
 VERSION = 2
 _POSITIONS = 16  # at the end of each row: where the call or the answer is
@@ -45,8 +58,9 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
     FREE: ClassVar[tuple[str, ...]] = ("license", "llama_cpp", "gguf", "push", "push_private", "push_to_folder")
 
-    adapter: Adapter | None = None
-    """Which stage's adapter to merge; without it, that of the preference stage that is done, dpo where several are."""
+    adapter: Adapter | Student | None = None
+    """Which stage's adapter to merge; without it, that of the preference stage that is done, dpo where several are.
+    distill: that of the student, into the student's own checkpoint."""
     base: Literal["better", "dequantized", "original"] = "better"
     """What a 4-bit base becomes: better measures both ways and keeps the one nearer to base + adapter, by mean KL."""
     dtype: Annotated[
@@ -95,6 +109,17 @@ class Config(BaseModel):
         return repository
 
 
+def works_on(settings: Settings) -> ModelConfig:
+    """The student, where its adapter is merged; else the run's own model."""
+    folder = done_folder(STUDENT, settings) if settings.stage("merge").adapter == STUDENT else None
+    return fitted(folder, settings) if folder else settings.model
+
+
+def wants(settings: Settings) -> set[str]:
+    """Fine-tuning, but for a student: a teacher at an endpoint has none."""
+    return set() if settings.stage("merge").adapter == STUDENT else {*PARENTS}
+
+
 def refuse(settings: Settings, above: Mapping[str, Path]) -> None:
     """UserError for an adapter that is not there or not the one that was made, and for what cannot be published."""
     from stages import _publish
@@ -112,7 +137,7 @@ def refuse(settings: Settings, above: Mapping[str, Path]) -> None:
 
 def reads(settings: Settings, above: Mapping[str, Path]) -> set[str]:
     """The stage whose adapter is merged, and sft: another adapter, made before or after, changes nothing."""
-    return {ADAPTERS[0], settings.stage("merge").adapter or last_adapter(above)}
+    return wants(settings) | {settings.stage("merge").adapter or last_adapter(above)}
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -125,7 +150,7 @@ def run(job: Job) -> dict[str, Any]:
     config, settings = job.config, job.settings
     last = config.adapter or last_adapter([stage for stage in ADAPTERS if job.has(stage)])
     adapter = job.parent(last) / "adapter"
-    chain = [each["stage"] for each in made_of(job.parent(last), settings).values() if each["stage"] in ADAPTERS]
+    chain = _chain(job, last)
     job.say(f"merging {' -> '.join(['base', *chain])}, which the adapter of {last} holds")
     tokenizer, dialect = load_tokenizer(settings.model), dialects.get(settings.model.dialect)
     asked, _ = _scoring.renderable(tokenizer, dialect, load.load(settings.data).test)
@@ -171,6 +196,15 @@ def after(job: Job) -> None:
     _card.write(job.folder, job.settings)
     if job.settings.asked == job.name:
         _publish.publish(job.folder, job.settings)
+
+
+def _chain(job: Job, last: str) -> list[str]:
+    """The stages whose adapters the last one holds, the first one first; a student's begin with its own."""
+    made = made_of(job.parent(last), job.settings)
+    if last != STUDENT:
+        return [each["stage"] for each in made.values() if each["stage"] in ADAPTERS]
+    *_, distilled = made.values()
+    return [STUDENT, "dpo"] if distilled["inputs"][STUDENT]["align"] else [STUDENT]
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:

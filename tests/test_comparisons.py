@@ -33,6 +33,11 @@ def test_each_model_is_held_against_the_one_it_was_made_from() -> None:
     assert consecutive(["base", "dpo"]) == [("base", "dpo")]
     assert consecutive(["base", "merged"], "dpo") == [("base", "merged")]
     assert consecutive(["sft"]) == []
+    assert consecutive(["sft", "dpo", "kto", "distill", "merged"], "distill", "kto")[-2:] == [
+        ("kto", "distill"), ("distill", "merged"),
+    ]  # fmt: skip
+    assert consecutive(["base", "sft", "dpo", "distill"])[-1] == ("dpo", "distill")
+    assert consecutive(["dpo", "merged"], "distill") == [("dpo", "merged")]
 
 
 @pytest.mark.parametrize(

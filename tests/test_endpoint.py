@@ -162,7 +162,7 @@ class Pairs:
         settings = toy_settings(place, "pairs", self.checkpoint, seed, pairs={**pairs, "samples": 2, **changes})
         manifest = {"schema": 1, "status": "done", "digest": "d", "parents": {}, "outputs": {}}
         (settings.run_folder / "sft").mkdir(parents=True, exist_ok=True)
-        text = json.dumps(manifest | {"model": model_identity(settings)})
+        text = json.dumps(manifest | {"model": model_identity(settings.model)})
         (settings.run_folder / "sft" / "manifest.json").write_text(text)
         self.run = settings.run_folder
         return execute("pairs", settings)

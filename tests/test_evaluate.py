@@ -209,7 +209,7 @@ def test_the_time_of_a_request_is_that_of_the_greedy_pass_alone(bench: Bench, mo
     monkeypatch.setattr(_asking.Model, "weigh", lambda model, asked: spend(1000, [{}] * len(asked)))
     job = bench.job()
     requests = load.load(job.settings.data).test
-    found = _asking.greedy(_asking.Model(job, "base", native), requests, _asking.Kept(job, "predictions"), {})
+    found = _asking.greedy(_asking.Model(job, "base"), requests, _asking.Kept(job, "predictions"), {})
     assert found.seconds == 20 / 10
     metrics = evaluate.run(job)
     assert metrics["base"]["seconds_per_request"] == 2.0
@@ -246,7 +246,7 @@ def test_consecutive_stages_are_compared_in_a_file_of_its_own(bench: Bench) -> N
 def test_dpo_and_merged_join_only_where_they_are_done(bench: Bench) -> None:
     assert list(evaluate.run(bench.job(stages=("sft",)))) == ["base", "sft"]
     assert evaluate.PARENTS == ("sft",)
-    assert evaluate.OPTIONAL == ("dpo", "kto", "ppo", "grpo", "merge")
+    assert evaluate.OPTIONAL == ("dpo", "kto", "ppo", "grpo", "distill", "merge")
 
 
 def test_every_adapter_is_shown_and_merged_is_held_against_the_one_it_was_made_from(
@@ -363,7 +363,7 @@ def test_models_are_loaded_as_they_were_trained_and_merged_ones_from_their_own_f
     monkeypatch.setattr(_model, "load_policy", load_policy)
     requests = load.load(job.settings.data).test
     kept = _asking.Kept(job, "predictions")
-    models = {name: _asking.Model(job, name, native) for name in ("base", "dpo", "merged")}
+    models = {name: _asking.Model(job, name) for name in ("base", "dpo", "merged")}
     asked = {name: _asking.greedy(model, requests, kept, {}) for name, model in models.items()}
     answers = {name: each.completions for name, each in asked.items()}
     assert seen == [(str(base), job.parent("dpo") / "adapter")]

@@ -80,6 +80,8 @@ def test_the_embedded_model_is_stored_in_float32_and_those_for_gpus_in_bfloat16(
         (None, {"sft", "grpo"}, {"sft", "grpo"}),
         ("kto", {"sft", "dpo", "kto"}, {"sft", "kto"}),
         ("sft", {"sft", "dpo"}, {"sft"}),
+        (None, {"sft", "distill"}, {"sft"}),
+        ("distill", {"sft", "dpo", "distill"}, {"distill"}),
     ],
 )
 def test_one_adapter_is_merged_dpo_before_kto_before_sft_unless_named(

@@ -171,6 +171,9 @@ def test_without_dpo_the_verdict_is_about_base_and_sft_and_merged_is_held_agains
 def test_the_verdict_is_about_the_first_preference_stage_that_is_there() -> None:
     assert _report.compared(["base", "sft", "kto", "merged"]) == ("sft", "kto")
     assert _report.compared(["base", "sft", "dpo", "kto", "merged"]) == ("sft", "dpo")
+    assert _report.compared(["dpo", "distill", "merged"]) == ("dpo", "distill")
+    assert _report.compared(["dpo", "merged"]) == ("dpo", "merged")
+    assert _report.compared(["merged"]) is None
 
 
 def test_merged_is_held_against_the_model_it_was_made_from_where_that_is_known() -> None:
