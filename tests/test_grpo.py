@@ -157,10 +157,12 @@ def test_a_group_that_shares_its_prompt_has_the_loss_and_gradients_of_whole_rows
         loss.backward()
         found.append((loss.item(), [one.grad for one in trainer.model.parameters() if one.grad is not None], seen))
     (shared, gradients, fewer), (whole, expected, more) = found
-    assert shared == pytest.approx(whole, abs=1e-6)
+    # Advantages of both signs cancel, so that a sum in another order, as another processor takes it, differs by more
+    # than single precision: 2e-5 was seen. A prompt that is read wrongly differs by 1e-1.
+    assert shared == pytest.approx(whole, abs=1e-5)
     assert expected
     for one, other in zip(gradients, expected, strict=True):
-        assert torch.allclose(one, other, atol=1e-5 * float(other.abs().max()))
+        assert torch.allclose(one, other, atol=1e-4 * float(other.abs().max()))
     assert sum(fewer) < sum(more)
 
 
