@@ -75,6 +75,10 @@ def loads(text: str, max_length: int | None = MAX_LENGTH) -> Any:
         raise JsonError(f"{len(text)} characters; at most {max_length} are read")
     if _too_deep(text):
         raise JsonError(f"nested deeper than {MAX_DEPTH}")
+    return _decoded(text)
+
+
+def _decoded(text: str) -> Any:
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -132,7 +136,11 @@ def loads_at(text: str, start: int) -> tuple[Any, int] | None:
             if "\\u" not in text:
                 return value, stop
     end = object_end(text, start)
-    return None if end is None else (loads(text[start:end]), end)
+    if end is None:
+        return None
+    if end - start > MAX_LENGTH:
+        raise JsonError(f"{end - start} characters; at most {MAX_LENGTH} are read")
+    return _decoded(text[start:end]), end  # that it ends says that it is not too deep
 
 
 def object_end(text: str, start: int) -> int | None:
