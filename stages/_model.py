@@ -49,7 +49,7 @@ class ModelConfig(BaseModel):
     quantization: Literal["none", "nf4", "auto"] = "none"
     """nf4: the frozen base in 4 bits (QLoRA). auto: nf4 on a GPU, none without one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """What training computes in. auto: bfloat16 where the hardware has it; else float16 on a GPU, float32 on a CPU."""
+    """What training computes in. auto: bfloat16 where that is faster; else float16 on a GPU, float32 on a CPU."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention kernel."""
     max_length: int = Field(1024, ge=64)
@@ -87,22 +87,26 @@ def compute_dtype(config: ModelConfig, training: bool) -> torch.dtype:
     """What matrices are multiplied in. Evaluation on a CPU is always float32: merged and unmerged can be equal then."""
     import torch
 
-    on_gpu = device() == "cuda"
-    if not training and not on_gpu:
+    if not training and device() == "cpu":
         return torch.float32
     if config.dtype != "auto":
         return getattr(torch, config.dtype)
-    if on_gpu:
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
+    if fast_in_bfloat16():
+        return torch.bfloat16
+    return torch.float16 if device() == "cuda" else torch.float32
 
 
-def _cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 itself: training costs a third less time then. Emulated, it costs more."""
+def fast_in_bfloat16() -> bool:
+    """Whether training on this machine takes less time in bfloat16 than in float32.
+
+    Of CPUs those with AMX, by a third. AVX512-BF16 alone does not make up for the rounding: stage=sft of the embedded
+    model took 138 s in float32 there and 191 s in bfloat16.
+    """
     import torch
 
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe))
+    if device() == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 def local_path(config: ModelConfig) -> Path | None:

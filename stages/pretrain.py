@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from stages._errors import UserError
 from stages._files import read_json, write_text
 from stages._manifest import read_manifest
-from stages._model import ROOT, device
+from stages._model import ROOT, device, fast_in_bfloat16
 from stages._tokens import CONTROL, train_tokenizer
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def answer_logits(
     """Logits [answer tokens, vocabulary] where an answer token comes next, and those tokens."""
     import torch
 
-    with torch.autocast(ids.device.type, torch.bfloat16):
+    with torch.autocast(ids.device.type, torch.bfloat16, enabled=fast_in_bfloat16()):
         hidden = body(input_ids=ids, use_cache=False).last_hidden_state
         labelled = turn[:, 1:] >= 0
         logits = model.lm_head(hidden[:, :-1][labelled])

@@ -212,9 +212,29 @@ def test_an_evaluation_between_training_steps_does_not_spoil_a_4_bit_base(tmp_pa
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_4_bit_base_is_nf4_with_double_quantisation_whatever_is_computed_in(tmp_path: Path) -> None:
+def test_a_cpu_trains_in_bfloat16_where_that_is_faster_and_evaluates_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import torch
 
+    monkeypatch.setattr(_model, "device", lambda: "cpu")
+    for capabilities, trains in (
+        ({"avx512_bf16": True, "amx_tile": True, "amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": True, "amx_tile": False, "amx_bf16": False}, torch.float32),
+        ({"architecture": "aarch64"}, torch.float32),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
+        assert _model.compute_dtype(ModelConfig(), training=True) == trains
+        assert _model.compute_dtype(ModelConfig(dtype="bfloat16"), training=True) == torch.bfloat16
+        assert _model.compute_dtype(ModelConfig(dtype="bfloat16"), training=False) == torch.float32
+
+
+def test_a_4_bit_base_is_nf4_with_double_quantisation_whatever_is_computed_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(_model, "fast_in_bfloat16", lambda: True)
     folder = toys.toy_checkpoint(tmp_path / "toy")
     bases = [
         _model.load_base(ModelConfig(path=str(folder), quantization="nf4"), training=training)
