@@ -10,6 +10,7 @@
     ask_recall                     questions where asking is right / requests where asking is right
     right_slot_rate                questions that name a lacking argument / requests that say which one lacks
     parallel_count_accuracy        as many calls as expected / requests that expect several calls
+    recovery_rate                  right calls, answers, questions, refusals / requests that follow a failed call
 
     argument_precision             right arguments / arguments given, over calls that stand for an expected one
     argument_recall                right arguments / arguments wanted, over the same calls
@@ -32,15 +33,18 @@ narrow. Balanced accuracy of the decision is `balanced_accuracy` of the contract
 F1 of one 2 right / (done + right somewhere); `acts` counts what was done for each that was right. Expected utility at
 the risk c of a wrong call is that of MICE (Subramani et al. 2025, arXiv 2504.20168), tool productivity that of OTC
 (Wang et al. 2025, arXiv 2504.14870). A question names an argument if all parts of the argument's name stand in it as
-words, or all words of the data's own question but articles and their like; number is ignored.
+words, or all words of the data's own question but articles and their like; number is ignored. A call has failed if its
+result is a JSON object with something under `error`, as the runtime writes one, and no other turn came after it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from data import jsontext
 from data.transcript import ACTS
 from stages._metrics import RIGHT_TEXTS, attempted, needs_call, parsed, right_names, valid_call, wilson
 from stages._reliability import ratio
@@ -48,6 +52,7 @@ from stages._reliability import ratio
 if TYPE_CHECKING:
     import numpy as np
 
+    from data.transcript import Message, Request
     from stages._metrics import Row
 
 DONE = (*ACTS, "empty")
@@ -88,6 +93,7 @@ def shares(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
     acts = [act_of(row) for row in rows]
     asked = sum(row.judgement.outcome == "asked" for row in rows)
     lacking = [row for row in rows if row.request.expected.lacking]
+    failed = [row for row in rows if after_failure(row.request)]
     return {
         "attempt_rate": (len(tried), len(rows)),
         "parse_rate": (sum(parsed(row.judgement) for row in tried), len(tried)),
@@ -102,6 +108,7 @@ def shares(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
             sum(len(calls_of(row)) == len(row.request.expected.calls) for row in parallel),
             len(parallel),
         ),
+        "recovery_rate": (sum(map(did_right, failed)), len(failed)),
     }
 
 
@@ -110,6 +117,25 @@ def act_of(row: Row) -> str:
     if row.judgement.outcome in RIGHT_TEXTS:
         return row.request.expected.act
     return "empty" if row.judgement.outcome == "empty" else str(row.judgement.components["act"])
+
+
+def did_right(row: Row) -> bool:
+    """Whether what was done is what was to be done."""
+    return row.judgement.outcome in {"exact_call", *RIGHT_TEXTS}
+
+
+def after_failure(request: Request) -> bool:
+    """Whether the last turns of the conversation are results, one of them of a call that failed."""
+    results = takewhile(lambda message: message.role == "tool", reversed(request.messages))
+    return any(map(_failed, results))
+
+
+def _failed(message: Message) -> bool:
+    try:
+        result = jsontext.loads(message.content)
+    except jsontext.JsonError:
+        return False
+    return isinstance(result, dict) and bool(result.get("error"))
 
 
 def right_slot(row: Row) -> bool:

@@ -44,6 +44,7 @@ MEASURES = (
     ("ask_precision", "Asking, precision", "right, of questions"),
     ("ask_recall", "Asking, recall", "asked, of requests where that is right"),
     ("right_slot_rate", "Asking for what lacks", "questions that name it, of requests that lack an argument"),
+    ("recovery_rate", "Recovery", "right, of requests that follow a failed call"),
     ("call_f1", "Call F1", "of trying to call where a call is needed"),
     ("act_macro_f1", "Act F1", "mean over the acts that are right somewhere"),
     ("act_macro_f1_all", "Act F1, all acts", "and over those that were done somewhere"),

@@ -149,3 +149,26 @@ def test_a_call_that_names_the_lacking_argument_asks_for_nothing() -> None:
     fields = behaviour(done((LACKS, call("weather", place="Oslo"))), [1])
     assert (fields["right_slot_rate"], fields["ask_recall"]) == (0.0, 0.0)
     assert behaviour(done((ASK, "Which place?")), [1])["right_slot_rate"] is None
+
+
+@pytest.mark.parametrize(
+    ("results", "said", "recovered"),
+    [
+        (['{"error": "no result within 5 s"}'], call("weather", place="Oslo"), 1.0),  # tried again
+        (['{"error": "no result within 5 s"}'], "It is mild.", 0.0),
+        (['{"sky": "mild"}', '{"error": {"code": 404}}'], "It is mild.", 0.0),  # one of several
+        (['{"error": null, "sky": "mild"}'], RIGHT, None),
+        (['{"sky": "mild"}'], RIGHT, None),
+        (["error: no such place"], RIGHT, None),  # text says nothing for certain
+        (["[1]"], RIGHT, None),
+    ],
+)
+def test_recovery_is_what_is_right_after_a_call_that_failed(
+    results: list[str], said: str, recovered: float | None
+) -> None:
+    (row,) = done((ONE, said))
+    turns = (*row.request.messages, Message("assistant"), *(Message("tool", result) for result in results))
+    row = row._replace(request=replace(row.request, messages=turns))
+    assert behaviour([row], [1])["recovery_rate"] == recovered
+    again = replace(row.request, messages=(*turns, Message("assistant", "It failed."), Message("user", "Really?")))
+    assert behaviour([row._replace(request=again)], [1])["recovery_rate"] is None
