@@ -173,7 +173,16 @@ def execute(name: str, settings: Settings) -> dict[str, Any]:
 
     Raises UserError for what the user can mend (a missing parent before anything heavy is imported).
     """
+    _check_files(name, settings)
     return read_json(_execute(name, settings, soon=(), behind={}) / "metrics.json") or {}
+
+
+def _check_files(name: str, settings: Settings) -> None:
+    """Have this stage and all that it brings look at the files that they are given, so that none is met hours later."""
+    for stage in brings(name, settings):
+        _check_files(stage, settings)
+    if check := getattr(stage_module(name), "check_files", None):
+        check(settings)
 
 
 def _execute(name: str, settings: Settings, soon: tuple[str, ...], behind: dict[str, Path]) -> Path:

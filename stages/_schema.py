@@ -10,6 +10,7 @@ that returns its metrics, and may have
     BLOCKS     blocks of the configuration, beside its own, that its result depends on
     PROCESSES  True if several processes can work on it (torchrun)
     VERSION    a number, raised when the code makes something else of the same inputs
+    check_files(settings)  raises UserError for files that settings name and cannot be read, before any stage begins
     refuse(settings, above)  raises UserError for what cannot be done, before an earlier result is touched; `above` has
                the folders of PARENTS and OPTIONAL that are done
     after(job) what follows when it is done, just now or by an earlier call: showing, installing

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from stages import _endpoint, _judge, _ranking
+from stages import _endpoint, _judge, _ranking, _unlabelled
 from stages._errors import UserError
 from stages._pairing import Candidate, Pair, PairingConfig
 from stages._ranking import Points, RankingConfig
@@ -48,12 +48,14 @@ if TYPE_CHECKING:
 
 PARENTS = ("sft",)
 BLOCKS = ("model", "data", "reward")
+VERSION = 2
 
 
 class Config(PairingConfig, RankingConfig, _endpoint.EndpointConfig):
     """Settings of stage=pairs."""
 
     FREE: ClassVar[tuple[str, ...]] = ("batch_size", *_endpoint.EndpointConfig.FREE, *RankingConfig.FREE)
+    FILES: ClassVar[tuple[str, ...]] = ("unlabelled", *RankingConfig.FILES)
 
     samples: int = Field(2, ge=1)
     """Answers sampled for each request: more requests teach more than more answers to each."""
@@ -67,16 +69,28 @@ class Config(PairingConfig, RankingConfig, _endpoint.EndpointConfig):
     """At most so many requests, evenly spaced over those of the data."""
     max_dropped: float = Field(0.02, ge=0, le=1)
     """Share of the requests that the chat template may refuse before it is an error."""
+    unlabelled: str | None = None
+    """File of prompts that nobody labelled, {messages, tools} a row: those of which rules say that no call is right
+    join the requests (stages/_unlabelled.py)."""
+    unlabelled_confidence: float = Field(0.95, ge=0, le=1)
+    """How sure these rules have to be; each says how often it was right on the built-in world."""
+
+
+def check_files(settings: Settings) -> None:
+    """Prompts, a person's ranks and a rubric that cannot be read."""
+    config = settings.stage("pairs")
+    if config.unlabelled is not None:
+        _unlabelled.read(config.unlabelled)
+    if config.ranks is not None:
+        _ranking.parse_ranks(Path(config.ranks))
+    _judge.rubric_of(config.rubric)
 
 
 def refuse(settings: Settings, _above: Mapping[str, Path]) -> None:
-    """A person's ranks and a rubric that cannot be read, and ranks in the folder that is to be replaced."""
-    config = settings.stage("pairs")
-    if config.ranks is not None:
-        if (settings.folder / "pairs").resolve() in Path(config.ranks).resolve().parents:
-            raise UserError(f"pairs.ranks: {config.ranks} lies in the folder that this stage replaces; move it away")
-        _ranking.parse_ranks(Path(config.ranks))
-    _judge.rubric_of(config.rubric)
+    """A person's ranks in the folder that is to be replaced."""
+    ranks = settings.stage("pairs").ranks
+    if ranks is not None and (settings.folder / "pairs").resolve() in Path(ranks).resolve().parents:
+        raise UserError(f"pairs.ranks: {ranks} lies in the folder that this stage replaces; move it away")
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -94,7 +108,12 @@ def run(job: Job) -> dict[str, Any]:
     config, settings = job.config, job.settings
     tokenizer, dialect = load_tokenizer(settings.model), dialects.get(settings.model.dialect)
     data = load.load(settings.data)
-    asked = _scoring.spread(data.preference, config.prompts)
+    asked, unlabelled = _scoring.spread(data.preference, config.prompts), None
+    if config.unlabelled is not None:
+        prompts = _unlabelled.read(config.unlabelled)
+        more, unlabelled = _unlabelled.labelled(prompts, asked, config.unlabelled_confidence, job.seed)
+        asked = [*asked, *more]
+        job.say(_told_of(unlabelled))
     requests, refused = _scoring.renderable(tokenizer, dialect, asked)
     _scoring.check_refused(refused, len(asked), config.max_dropped, "pairs.max_dropped")
     adapter, batch = job.parent("sft") / "adapter", config.batch_size or settings.model.sample_batch
@@ -125,6 +144,7 @@ def run(job: Job) -> dict[str, Any]:
     report = {
         "prompts": len(asked),
         "prompts_refused_by_template": len(refused),
+        "unlabelled": unlabelled,
         **_pairing.behaviour(requests, own),
         **_pairing.summary(pairs, lambda text: len(encode(tokenizer, text))),
         "constructed": dict(sorted(Counter(row["recipe"] for row in rows if row["recipe"]).items())),
@@ -303,6 +323,15 @@ def _tell(job: Job, report: dict[str, Any]) -> None:
     if report["filtered"]:
         job.say(f"left out: {_counted(report['filtered'])}")
     job.say(f"requests without a pair: {_counted(report['requests_without_pairs'])}")
+
+
+def _told_of(unlabelled: Mapping[str, Any]) -> str:
+    """What became of prompts that nobody labelled."""
+    joined, left = (unlabelled[side] for side in ("joined", "left_out"))
+    return (
+        f"of {unlabelled['prompts']} unlabelled prompts {sum(joined.values())} need no call by the rules"
+        f" ({_counted(joined) or 'none'}); left out: {_counted(left) or 'none'}"
+    )
 
 
 def _without_ranks(unranked: Mapping[str, str] | None) -> str:

@@ -607,6 +607,24 @@ def test_the_stage_writes_candidates_pairs_and_a_report(stage):
     assert report["blind_shares"] == {"never_call": -0.5, "always_call": 0.0}
 
 
+def test_prompts_that_nobody_labelled_join_where_they_need_no_call(stage):
+    tools = [tool.as_function() for tool in TOOLS]
+    said = ["Lock the front door.", "Weather in Oslo 7?"]
+    file = stage.folder / "prompts.jsonl"
+    file.write_text(
+        "".join(json.dumps({"messages": [{"role": "user", "content": text}], "tools": tools}) + "\n" for text in said)
+    )
+    metrics, job = stage.run(unlabelled=str(file))
+    report = json.loads((stage.folder / "report.json").read_text())
+    assert metrics["prompts"] == 52
+    assert report["unlabelled"] == {"prompts": 2, "joined": {"no_tool_fits": 1}, "left_out": {"tool_fits": 1}}
+    assert job.said[0] == (
+        "of 2 unlabelled prompts 1 need no call by the rules (1 no_tool_fits); left out: 1 tool_fits"
+    )
+    assert report["outcomes"]["refuse"] == {"needless_call": 2}
+    assert "Of 2 prompts that nobody labelled rules let join 1" in (stage.folder / "report.html").read_text()
+
+
 def test_constructed_turns_are_written_as_the_template_writes_them(stage):
     stage.run()
     rows = read(stage.folder / "candidates.jsonl")

@@ -6,7 +6,7 @@ from typing import Any
 
 from data.formats import _rows
 from data.jsontext import dumps
-from data.transcript import Message, Role, RowError, ToolCall, Transcript
+from data.transcript import Message, Role, RowError, Tool, ToolCall, Transcript
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -24,6 +24,15 @@ def read(row: dict[str, Any], place: str) -> Transcript:
     tools = _rows.tools(row.get("tools", row.get("functions")), place)
     kind = kind if isinstance(kind, str) else ""
     return _rows.transcript(row, place, tools, messages_of(row.get("messages"), place, "messages"), kind)
+
+
+def read_prompt(row: dict[str, Any], place: str) -> tuple[str, tuple[Tool, ...], tuple[Message, ...]]:
+    """Id, tools and messages of a conversation that waits for an answer: it ends in a turn of the user or a result."""
+    tools = _rows.tools(row.get("tools", row.get("functions")), place)
+    messages = tuple(messages_of(row.get("messages"), place, "messages"))
+    if not messages or messages[-1].role not in ("user", "tool"):
+        raise RowError(place, "messages", "must end in a turn of the user or in a result, which waits for an answer")
+    return _rows.row_id(row, place), tools, messages
 
 
 def messages_of(listed: Any, place: str, field: str) -> list[Message]:

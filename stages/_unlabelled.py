@@ -1,0 +1,81 @@
+"""Prompts that nobody labelled, as requests for preference pairs: where rules are sure that no call is right.
+
+A row is {messages, tools} as openai rows write them, without the assistant's last turn. The rules of
+rewards/_necessity.py give the act; what it does not give is which text, or which call, would be right. So a prompt that
+needs a tool makes no request, and of one that needs none every text of the right act is as good as any other: its pairs
+set an answer, a question or a refusal of the policy's own against a needless call. A policy that calls for everything
+refuses nothing, so that a refusal may also be one that the data has for another request. What makes no request is
+counted, by the reason.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from data.transcript import Expected, Request
+from stages._errors import UserError
+
+_SHOWN = 20  # mistakes that are listed; the rest is counted
+
+
+def read(file: str) -> list[Request]:
+    """The prompts of a file, each as a request of which nothing is known; UserError with every row that is none."""
+    from data import _files
+    from data.formats import openai
+    from data.transcript import RowError
+
+    if refusal := _files.refusal(file):
+        raise UserError(f"pairs.unlabelled: {file}: {refusal}")
+    requests: list[Request] = []
+    mistakes: list[str] = []
+    try:
+        for path in _files.files_in(Path(file)):
+            for found in _files.read(path):
+                try:
+                    if isinstance(found, RowError):
+                        raise found
+                    place, row = found
+                    own, tools, messages = openai.read_prompt(row, place)
+                    unknown = Expected("answer")  # no rule looks at it, and `labelled` puts another in its place
+                    requests.append(Request(f"unlabelled/{len(requests)}/{own}", "", tools, messages, unknown))
+                except RowError as error:
+                    mistakes.append(f"pairs.unlabelled: {error}")
+    except (OSError, ValueError) as error:
+        raise UserError(f"pairs.unlabelled: {file} cannot be read: {error}") from None
+    if mistakes:
+        more = [f"and {len(mistakes) - _SHOWN} more"] if len(mistakes) > _SHOWN else []
+        raise UserError("\n".join([*mistakes[:_SHOWN], *more]))
+    if not requests:
+        raise UserError(f"pairs.unlabelled: {file} is empty; it must hold at least one row")
+    return requests
+
+
+def labelled(
+    requests: Sequence[Request], others: Sequence[Request], least: float, seed: int
+) -> tuple[list[Request], dict[str, Any]]:
+    """The requests where rules say with at least this confidence that no call is right, and what report.json says.
+
+    {prompts: how many there were, joined: {reason: how many became requests}, left_out: {reason: how many did not}}
+    Their refusals are drawn from those of `others`.
+    """
+    from rewards._necessity import necessity
+
+    dice = random.Random(f"unlabelled {seed}")
+    refusals = [one.gold for one in others if one.expected.act == "refuse" and one.gold]
+    kept: list[Request] = []
+    joined, left = Counter[str](), Counter[str]()
+    for request in requests:
+        found = necessity(request)
+        if found.act in (None, "call") or found.confidence < least:
+            left[found.reason] += 1
+        else:
+            joined[found.reason] += 1
+            gold = dice.choice(refusals) if refusals and found.act == "refuse" else None
+            kept.append(replace(request, kind=found.reason, expected=Expected(found.act), gold=gold))
+    counts = {"joined": dict(sorted(joined.items())), "left_out": dict(sorted(left.items()))}
+    return kept, {"prompts": len(requests)} | counts
