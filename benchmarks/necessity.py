@@ -5,7 +5,8 @@
 On requests of the built-in world (seed 1): those for preference pairs, in whose wordings the rules were made, and apart
 from them those of the test set. Covered are the requests on which the rules do not abstain. `call` is the share of the
 covered where they are right that a call is or is not needed; `act`, where they name an act, how often it is the right
-one.
+one. `joining` is what pairs.unlabelled would make of them: how many they say answer, ask or refuse to, at its own
+confidence, and how often a call is not needed there, and that act the right one.
 
 With a file of MetaTool's first task, [{query, label: positive | negative, tool}], the same for each label: all tools
 that the file names are on offer for each query, by their names alone, since it says no more of them.
@@ -22,6 +23,7 @@ from data import jsontext
 from data.transcript import AcceptedCall, Expected, Message, Request, Tool
 from data.world import WorldConfig, generate
 from rewards._necessity import Necessity, necessity
+from stages.pairs import Config
 
 Judged = tuple[Request, Necessity]
 
@@ -54,10 +56,20 @@ def errors(judged: Sequence[Judged]) -> str:
     )
 
 
+def joining(judged: Sequence[Judged]) -> str:
+    """What pairs.unlabelled would make requests of, and how well."""
+    least = Config.model_fields["unlabelled_confidence"].default
+    sure = [each for each in judged if each[1].act not in (None, "call") and each[1].confidence >= least]
+    call = sum(request.expected.act != "call" for request, _ in sure)
+    act = sum(found.act == request.expected.act for request, found in sure)
+    covering = share(len(sure), len(judged))
+    return f"{'joining':18}        {covering}   call {share(call, len(sure))}   act {share(act, len(sure))}"
+
+
 def tell(title: str, requests: Sequence[Request], grouped: Callable[[Request], str]) -> None:
     """All figures of one set of requests, by group and by the reason that the rules gave."""
     judged = [(request, necessity(request)) for request in requests]
-    print(f"\n{title}\n{line('all', judged)}\n{errors(judged)}")
+    print(f"\n{title}\n{line('all', judged)}\n{joining(judged)}\n{errors(judged)}")
     for group in sorted({grouped(request) for request in requests}):
         print(line(f"  {group}", [each for each in judged if grouped(each[0]) == group]))
     print("by reason given")
