@@ -7,13 +7,11 @@ Each request yields at most one pair of a kind:
     answer_over_call, ask_over_call, refuse_over_call      the right text beats a needless call
     answer_over_text, ask_over_text, refuse_over_text      the right text beats a wrong one
 
-Chosen is a right sample of the policy, or else the turn of the data; of answers, the data's turn comes first: that an
-answer holds the value is all that rules can see, and samples that do may be no sentences. Rejected is the policy's
-likeliest sample of its most frequent failure of that kind, or else a constructed mistake. Likeliest is by the
-log-probability of the whole text: how often an outcome occurs says how likely it is, and among samples of one outcome
-the sum is what preference losses see too, while a mean over tokens would favour long texts. `select` then sees to it
-that pairs for calling and pairs against it are equally many: without, the prior of the first token moves, and one error
-is bought with the other.
+Chosen is a right sample of the policy, or else the turn of the data; rejected is the policy's likeliest sample of its
+most frequent failure of that kind, or else a constructed mistake. Likeliest is by the log-probability of the whole
+text: how often an outcome occurs says how likely it is, and among samples of one outcome the sum is what preference
+losses see too, while a mean over tokens would favour long texts. `select` then sees to it that pairs for calling and
+pairs against it are equally many: without, the prior of the first token moves, and one error is bought with the other.
 
 Where somebody else ranked the candidates (stages/_ranking.py), chosen is what they put first, of what they put as high
 the policy's likeliest; rejected is chosen as above among what they put lower. What the two did still tells the kind; a
@@ -188,14 +186,12 @@ def _from(candidates: Sequence[Candidate], *sources: Source) -> list[Candidate]:
 
 
 def _chosen(request: Request, candidates: Sequence[Candidate]) -> Candidate | None:
-    """The policy's likeliest right sample or the turn of the data where it is right: for answers this one first."""
+    """The policy's likeliest right sample, or else the turn of the data where it is right."""
     right = [each for each in candidates if each.outcome == right_outcome(request) and not each.truncated]
     best = max((each.points for each in right), default=0.0)
     own = [each for each in right if each.source == "policy" and each.points == best]
-    gold = next((each for each in right if each.source == "gold"), None)
-    if gold is not None and request.expected.act == "answer":
-        return gold
-    return max(own, key=_likelihood, default=gold)
+    gold = [each for each in right if each.source == "gold"]
+    return max(own, key=_likelihood, default=gold[0] if gold else None)
 
 
 def _likelihood(candidate: Candidate) -> float:

@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 PARENTS = ("sft",)
 BLOCKS = ("model", "data", "reward")
-VERSION = 2
 
 
 class Config(PairingConfig, RankingConfig, _endpoint.EndpointConfig):

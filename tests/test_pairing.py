@@ -99,18 +99,6 @@ def test_chosen_is_the_likeliest_right_sample_of_the_policy_where_there_is_one()
     assert pairs[0].chosen is right[1]
 
 
-def test_of_answers_the_turn_of_the_data_is_chosen_for_rules_see_no_more_than_the_value():
-    said = candidate(texting("q"), "2 is ere the 2 what.", logprob=-0.1)
-    wrong = candidate(texting("q"), "3")
-    assert said.outcome == "right_answer"
-    assert paired(texting("q"), said, wrong)[0][0].chosen.source == "gold"
-    unsaid = pairs_of(texting("q"), [said, wrong], PairingConfig(), Counter())  # data without a last turn
-    assert unsaid[0].chosen is said
-    asked = candidate(texting("q", "ask", "Which city?"), "For which city?")
-    pairs, _ = paired(texting("q", "ask", "Which city?"), asked, candidate(texting("q", "ask"), "It is sunny."))
-    assert pairs[0].chosen is asked
-
-
 def test_rejected_is_the_likeliest_sample_of_the_most_frequent_failure_not_the_worst_one():
     rome, bergen = (
         candidate(OSLO, call("get_weather", city=city), logprob=n) for city, n in (("Rome", -5), ("Bergen", -2))
