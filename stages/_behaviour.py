@@ -44,7 +44,6 @@ from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from data import jsontext
 from data.transcript import ACTS
 from stages._metrics import RIGHT_TEXTS, attempted, needs_call, parsed, right_names, valid_call, wilson
 from stages._reliability import ratio
@@ -131,6 +130,8 @@ def after_failure(request: Request) -> bool:
 
 
 def _failed(message: Message) -> bool:
+    from data import jsontext
+
     try:
         result = jsontext.loads(message.content)
     except jsontext.JsonError:
