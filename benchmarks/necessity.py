@@ -23,6 +23,7 @@ from data import jsontext
 from data.transcript import AcceptedCall, Expected, Message, Request, Tool
 from data.world import WorldConfig, generate
 from rewards._necessity import Necessity, necessity
+from stages._unlabelled import joins
 from stages.pairs import Config
 
 Judged = tuple[Request, Necessity]
@@ -59,7 +60,7 @@ def errors(judged: Sequence[Judged]) -> str:
 def joining(judged: Sequence[Judged]) -> str:
     """What pairs.unlabelled would make requests of, and how well."""
     least = Config.model_fields["unlabelled_confidence"].default
-    sure = [each for each in judged if each[1].act not in (None, "call") and each[1].confidence >= least]
+    sure = [each for each in judged if joins(each[1], least)]
     call = sum(request.expected.act != "call" for request, _ in sure)
     act = sum(found.act == request.expected.act for request, found in sure)
     covering = share(len(sure), len(judged))

@@ -71,14 +71,20 @@ def loads(text: str, max_length: int | None = MAX_LENGTH) -> Any:
 
     JsonError on NaN, Infinity, doubled keys, nesting over 64, integers over 64 bits, lone surrogates.
     """
-    if max_length is not None and len(text) > max_length:
-        raise JsonError(f"{len(text)} characters; at most {max_length} are read")
+    if max_length is not None:
+        _check_length(len(text), max_length)
     if _too_deep(text):
         raise JsonError(f"nested deeper than {MAX_DEPTH}")
     return _decoded(text)
 
 
+def _check_length(length: int, most: int) -> None:
+    if length > most:
+        raise JsonError(f"{length} characters; at most {most} are read")
+
+
 def _decoded(text: str) -> Any:
+    """What a text says whose length and depth have been looked at."""
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -138,8 +144,7 @@ def loads_at(text: str, start: int) -> tuple[Any, int] | None:
     end = object_end(text, start)
     if end is None:
         return None
-    if end - start > MAX_LENGTH:
-        raise JsonError(f"{end - start} characters; at most {MAX_LENGTH} are read")
+    _check_length(end - start, MAX_LENGTH)
     return _decoded(text[start:end]), end  # that it ends says that it is not too deep
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from data import _files, formats, mend, python_tools, turns
 from data.formats import _rows
@@ -23,6 +23,7 @@ AUTO = "auto"
 _GUESSED_FROM = 20  # rows
 
 Part = Literal["train", "test"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,21 +168,33 @@ def _tools(file: str) -> list[Any]:
             return [tool.as_function() for tool in python_tools.tools_of_file(file)]
         except DataError as error:
             raise DataError(*(f"data.tools: {line}" for line in error.lines)) from None
-    found: list[Any] = []
+
+    def read(row: dict[str, Any], place: str) -> dict[str, Any]:
+        _rows.tools([row], place)
+        return row
+
+    return parsed("data.tools", file, read, "tool")
+
+
+def parsed(name: str, file: str, parse: Callable[[dict[str, Any], str], T], what: str) -> list[T]:
+    """What `parse` makes of each row of a file and its place; DataError with every mistake, behind the setting's name.
+
+    A file without rows is one: it must hold at least one of `what`.
+    """
+    found: list[T] = []
     mistakes: list[str] = []
     try:
         for row in _files.read(Path(file)):
             try:
                 if isinstance(row, RowError):
                     raise row
-                _rows.tools([row[1]], row[0])
-                found.append(row[1])
+                found.append(parse(row[1], row[0]))
             except RowError as error:
-                mistakes.append(f"data.tools: {error}")
+                mistakes.append(f"{name}: {error}")
     except (OSError, ValueError) as error:
-        mistakes.append(f"data.tools: {file} cannot be read: {error}")
+        mistakes.append(f"{name}: {file} cannot be read: {error}")
     if not found and not mistakes:
-        mistakes.append(f"data.tools: {file} is empty; it must hold at least one tool")
+        mistakes.append(f"{name}: {file} is empty; it must hold at least one {what}")
     if mistakes:
         raise DataError(*mistakes)
     return found

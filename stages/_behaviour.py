@@ -86,6 +86,8 @@ def behaviour(rows: Sequence[Row], tokens: Sequence[int]) -> dict[str, Any]:
 
 def shares(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
     """Numerator and denominator of the first group."""
+    from rewards._outcome import right_outcome
+
     tried = [row for row in rows if attempted(row.judgement)]
     needed = [row for row in tried if needs_call(row.request)]
     parallel = [row for row in rows if len(row.request.expected.calls) > 1]
@@ -107,7 +109,7 @@ def shares(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
             sum(len(calls_of(row)) == len(row.request.expected.calls) for row in parallel),
             len(parallel),
         ),
-        "recovery_rate": (sum(map(did_right, failed)), len(failed)),
+        "recovery_rate": (sum(row.judgement.outcome == right_outcome(row.request) for row in failed), len(failed)),
     }
 
 
@@ -116,11 +118,6 @@ def act_of(row: Row) -> str:
     if row.judgement.outcome in RIGHT_TEXTS:
         return row.request.expected.act
     return "empty" if row.judgement.outcome == "empty" else str(row.judgement.components["act"])
-
-
-def did_right(row: Row) -> bool:
-    """Whether what was done is what was to be done."""
-    return row.judgement.outcome in {"exact_call", *RIGHT_TEXTS}
 
 
 def after_failure(request: Request) -> bool:

@@ -15,44 +15,40 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from data.transcript import Expected, Request
+from data.transcript import DataError, Expected, Request
 from stages._errors import UserError
+
+if TYPE_CHECKING:
+    from rewards._necessity import Necessity
 
 _SHOWN = 20  # mistakes that are listed; the rest is counted
 
 
 def read(file: str) -> list[Request]:
     """The prompts of a file, each as a request of which nothing is known; UserError with every row that is none."""
-    from data import _files
+    from data import _files, source
     from data.formats import openai
-    from data.transcript import RowError
 
-    if refusal := _files.refusal(file):
+    refusal = _files.refusal(file) if Path(file).is_file() else "there is no such file"
+    if refusal:
         raise UserError(f"pairs.unlabelled: {file}: {refusal}")
-    requests: list[Request] = []
-    mistakes: list[str] = []
     try:
-        for path in _files.files_in(Path(file)):
-            for found in _files.read(path):
-                try:
-                    if isinstance(found, RowError):
-                        raise found
-                    place, row = found
-                    own, tools, messages = openai.read_prompt(row, place)
-                    unknown = Expected("answer")  # no rule looks at it, and `labelled` puts another in its place
-                    requests.append(Request(f"unlabelled/{len(requests)}/{own}", "", tools, messages, unknown))
-                except RowError as error:
-                    mistakes.append(f"pairs.unlabelled: {error}")
-    except (OSError, ValueError) as error:
-        raise UserError(f"pairs.unlabelled: {file} cannot be read: {error}") from None
-    if mistakes:
-        more = [f"and {len(mistakes) - _SHOWN} more"] if len(mistakes) > _SHOWN else []
-        raise UserError("\n".join([*mistakes[:_SHOWN], *more]))
-    if not requests:
-        raise UserError(f"pairs.unlabelled: {file} is empty; it must hold at least one row")
-    return requests
+        rows = source.parsed("pairs.unlabelled", file, openai.read_prompt, "row")
+    except DataError as error:
+        more = len(error.lines) - _SHOWN
+        raise UserError(*error.lines[:_SHOWN], *([f"and {more} more"] if more > 0 else [])) from None
+    unknown = Expected("answer")  # no rule looks at it, and `labelled` puts another in its place
+    return [
+        Request(f"unlabelled/{number}/{own}", "", tools, messages, unknown)
+        for number, (own, tools, messages) in enumerate(rows)
+    ]
+
+
+def joins(found: Necessity, least: float) -> bool:
+    """Whether rules say, with at least this confidence, that another act than a call is right."""
+    return found.act not in (None, "call") and found.confidence >= least
 
 
 def labelled(
@@ -71,11 +67,11 @@ def labelled(
     joined, left = Counter[str](), Counter[str]()
     for request in requests:
         found = necessity(request)
-        if found.act in (None, "call") or found.confidence < least:
+        if found.act is None or not joins(found, least):
             left[found.reason] += 1
-        else:
-            joined[found.reason] += 1
-            gold = dice.choice(refusals) if refusals and found.act == "refuse" else None
-            kept.append(replace(request, kind=found.reason, expected=Expected(found.act), gold=gold))
+            continue
+        joined[found.reason] += 1
+        gold = dice.choice(refusals) if refusals and found.act == "refuse" else None
+        kept.append(replace(request, kind=found.reason, expected=Expected(found.act), gold=gold))
     counts = {"joined": dict(sorted(joined.items())), "left_out": dict(sorted(left.items()))}
     return kept, {"prompts": len(requests)} | counts

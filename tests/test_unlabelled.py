@@ -17,14 +17,8 @@ from stages._schema import publish
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOLS = (Tool("get_weather", "Get the current weather in a city.", CITY),)
-REFUSED = Request(
-    "r",
-    "",
-    TOOLS,
-    (Message("user", "Open the window."),),
-    Expected("refuse"),
-    Message("assistant", "I cannot do that."),
-)
+ASKED, SAID = Message("user", "Open the window."), Message("assistant", "I cannot do that.")
+REFUSED = Request("r", "", TOOLS, (ASKED,), Expected("refuse"), SAID)
 
 
 def rows(place: Path, *said: str, **more: Any) -> str:
@@ -95,7 +89,7 @@ def test_every_row_that_is_no_prompt_is_told_of_up_to_twenty(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("none.jsonl", None, "there is no such file or folder"),
+        ("none.jsonl", None, "there is no such file$"),
         ("prompts.txt", "x", r"must be a \.jsonl"),
         ("prompts.jsonl", "", "is empty; it must hold at least one row"),
         ("prompts.json", "7", "cannot be read"),
