@@ -194,6 +194,7 @@ class _Conversation:
         return all(_begins(word, self.words) for word in words - self.words)
 
 
+_KEPT = 256  # conversations: as many as are scored beside each other, and no more of what users said than that
 _conversations: dict[int, _Conversation] = {}
 
 
@@ -202,7 +203,7 @@ def _conversation(request: Request) -> _Conversation:
     known = _conversations.get(id(request.messages))
     if known is not None and known.messages is request.messages:
         return known
-    if len(_conversations) > 10_000:
+    if len(_conversations) >= _KEPT:
         _conversations.clear()
     found = _conversations[id(request.messages)] = _Conversation(request.messages)
     return found

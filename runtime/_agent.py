@@ -82,7 +82,7 @@ class Agent:
                 elif turn + 1 < self._max_turns:
                     messages.append(Message("assistant", route.text, route.calls))
                     for call in route.calls:
-                        refusal = self._refusal(call, made)
+                        refusal = self._refusal(call, made) or self._execute.refusal(call.name)
                         if refusal is None:
                             made.append(call)
                             yield Called(call)

@@ -14,6 +14,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import functools
 import inspect
 import json
 import pathlib
@@ -37,7 +38,7 @@ _WRITABLE = (
 class Executor:
     """Calls functions by name with a time limit in seconds; results are cut to `longest` characters.
 
-    No more than `most_hanging` calls are left behind at a time: after that, calls are refused until one ends.
+    No more than `most_hanging` calls of a tool are left behind at a time: `refusal` says so until one of them ends.
     """
 
     def __init__(
@@ -47,15 +48,18 @@ class Executor:
             raise ValueError(f"timeout and longest must be above 0, got {timeout} and {longest}")
         self._functions = {name: _converting(function) for name, function in functions.items()}
         self._timeout, self._longest, self._most_hanging = timeout, longest, most_hanging
-        self._hanging: list[threading.Thread] = []
+        self._hanging: dict[str, list[threading.Thread]] = {}
         self._lock = threading.Lock()
+
+    def refusal(self, name: str) -> str | None:
+        """Why a tool is not to be called now, or None."""
+        with self._lock:
+            hanging = [thread for thread in self._hanging.get(name, ()) if thread.is_alive()]
+            self._hanging[name] = hanging
+        return f"not called: {len(hanging)} earlier calls have not ended" if len(hanging) >= self._most_hanging else None
 
     def __call__(self, name: str, arguments: dict[str, Any]) -> tuple[str, bool]:
         """What came of it, and whether it failed. Never raises for what a tool does."""
-        with self._lock:
-            self._hanging = [thread for thread in self._hanging if thread.is_alive()]
-            if len(self._hanging) >= self._most_hanging:
-                return error(f"refused: {len(self._hanging)} earlier calls have not ended"), True
         told: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
         given = copy.deepcopy(arguments)  # what a tool does to them must not change the conversation
 
@@ -75,15 +79,30 @@ class Executor:
             return told.get_nowait()
         except queue.Empty:
             with self._lock:
-                self._hanging.append(thread)
+                self._hanging.setdefault(name, []).append(thread)
             return error(f"no result within {self._timeout:g} s"), True
 
 
 def _converting(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, given what its hints say: JSON has no enums or tuples. Arguments fit the schema by then."""
+    """The function, given what its hints say: JSON has no enums or tuples. Arguments fit the schema by then.
+
+    Only the arguments pass through pydantic, not the call: a thread that is left behind there, in code that is not
+    Python's, ends the process with SIGABRT when the interpreter is shut down (seen in Python 3.11).
+    """
     if not inspect.isfunction(function) or not set(function.__annotations__) - {"return"}:
         return function
-    return validate_call(config={"arbitrary_types_allowed": True})(function)
+
+    @functools.wraps(function)
+    def given(*positional: Any, **named: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return positional, named
+
+    converted = validate_call(config={"arbitrary_types_allowed": True})(given)
+
+    def call(**arguments: Any) -> Any:
+        positional, named = converted(**arguments)
+        return function(*positional, **named)
+
+    return call
 
 
 def _result(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -95,11 +95,10 @@ class Router:
             for call in reading.calls:
                 if fault := self._fault(call):
                     return invalid(*fault)
-            values = _words.ungrounded_values(reading.calls, request) if self.grounded else []
-            if values:
-                told = ", ".join(repr(value[:_SHOWN]) for value in values)
-                ask = f"I would have to make up {told}. Could you say in full what you want?"
-                return invalid(f"values that nobody said: {told}", ask)
+            made_up = _made_up(reading.calls, request) if self.grounded else {}
+            if made_up:
+                told = ", ".join(repr(value[:_SHOWN]) for values in made_up.values() for value in values)
+                return invalid(f"values that nobody said: {told}", _needed(made_up))
             if probability is not None and probability < self.threshold:
                 return invalid(f"P(call) is {probability:.3f}, below the threshold of {self.threshold:.3f}")
             return Calls(_with_ids(reading.calls, messages), reading.text, probability)
@@ -124,7 +123,22 @@ class Router:
         missing = [key for key in parameters.get("required", ()) if key not in call.arguments]
         if not missing:
             return (reason,)
-        return reason, f"I need to know more: {', '.join(key.replace('_', ' ') for key in missing)}?"
+        return reason, _needed(missing)
+
+
+def _needed(arguments: Iterable[str]) -> str:
+    """What to ask for. Names alone: a made-up value that is told to the user would count as said from then on."""
+    return f"I need to know more: {', '.join(name.replace('_', ' ') for name in arguments)}?"
+
+
+def _made_up(calls: Sequence[ToolCall], request: Request) -> dict[str, list[str]]:
+    """By argument, the values that come from nowhere."""
+    found: dict[str, list[str]] = {}
+    for call in calls:
+        for name, value in call.arguments.items():
+            if values := _words.ungrounded_values([ToolCall(call.name, {name: value})], request):
+                found.setdefault(name, []).extend(values)
+    return found
 
 
 def _with_ids(calls: Sequence[ToolCall], messages: Sequence[Message]) -> tuple[ToolCall, ...]:

@@ -130,7 +130,7 @@ def test_the_router_dialects_reason_is_the_answer_and_text_outside_of_its_form_i
         (written(("get_weather", {"city": 3})), "city: 3 is not of type", "other words"),
         (written(("get_weather", {"city": "Oslo", "days": 2.0})), "days", "other words"),
         (written(("get_weather", {"city": "Oslo", "unit": "C"})), "'unit' was unexpected", "other words"),
-        (written(("get_weather", {"city": "Rome"})), "values that nobody said: 'Rome'", "make up 'Rome'"),
+        (written(("get_weather", {"city": "Rome"})), "values that nobody said: 'Rome'", "I need to know more: city?"),
         ("", "says nothing", "other words"),
         ("I am I am I am I am", "repeats itself", "other words"),
     ],
@@ -143,6 +143,14 @@ def test_what_cannot_be_acted_on_is_invalid_and_says_why_and_what_to_ask(
     assert reason in route.reason
     assert ask in route.ask
     assert route.text == completion
+
+
+def test_a_value_that_was_refused_as_made_up_does_not_count_as_said_from_then_on() -> None:
+    call = written(("get_weather", {"city": "Rome"}))
+    agent = Agent(Router(saying(call, call), [get_weather]))
+    first = agent.run("What is the weather like somewhere nice?")
+    again = agent.run([*first.messages, Message("user", "No idea, you decide.")])
+    assert (first.stop, again.stop, again.made) == ("invalid", "invalid", ())
 
 
 def test_one_bad_call_makes_the_turn_invalid() -> None:
@@ -415,20 +423,27 @@ def test_so_many_tools_may_hang_and_no_more() -> None:
     numbers = [str(n) for n in range(10)]
     policy = saying(written(*(("hang", {"n": n}) for n in range(10))), "Fine.")
     agent = Agent(Router(policy, [Tool("hang", "Hangs.", schema)]), {"hang": hang}, timeout=0.05)
-    _, results = finished(agent, " ".join(numbers))
-    refused = [result for result in results if "refused: 8 earlier calls" in result.content]
+    done, results = finished(agent, " ".join(numbers))
+    refused = [result for result in results if "not called: 8 earlier calls" in result.content]
     assert len(refused) == 2
+    assert len(done.made) == 8
     release.set()
     assert set(started) <= set(range(8))
 
 
-def test_a_hanging_tool_does_not_keep_the_process_from_ending() -> None:
-    code = """
-import threading
+@pytest.mark.parametrize("hang", ["threading.Event().wait", "polling"])
+def test_a_hanging_tool_does_not_keep_the_process_from_ending(hang: str) -> None:
+    code = f"""
+import threading, time
 from runtime import Agent, Router, TextPolicy, Tool
-completions = iter(['<tool_call>\\n{"name": "hang", "arguments": {}}\\n</tool_call>', "Fine."])
-tool = Tool("hang", "Hangs.", {"type": "object", "properties": {}})
-agent = Agent(Router(TextPolicy(lambda *_: next(completions)), [tool]), {"hang": threading.Event().wait}, timeout=0.1)
+
+def polling(seconds: float = 0.01) -> None:
+    while True:
+        time.sleep(seconds)
+
+completions = iter(['<tool_call>\\n{{"name": "hang", "arguments": {{}}}}\\n</tool_call>', "Fine."])
+tool = Tool("hang", "Hangs.", {{"type": "object", "properties": {{}}}})
+agent = Agent(Router(TextPolicy(lambda *_: next(completions)), [tool]), {{"hang": {hang}}}, timeout=0.1)
 print(agent.run("Hang.").text)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
