@@ -56,7 +56,8 @@ class Executor:
         with self._lock:
             hanging = [thread for thread in self._hanging.get(name, ()) if thread.is_alive()]
             self._hanging[name] = hanging
-        return f"not called: {len(hanging)} earlier calls have not ended" if len(hanging) >= self._most_hanging else None
+        full = len(hanging) >= self._most_hanging
+        return f"not called: {len(hanging)} earlier calls have not ended" if full else None
 
     def __call__(self, name: str, arguments: dict[str, Any]) -> tuple[str, bool]:
         """What came of it, and whether it failed. Never raises for what a tool does."""

@@ -37,16 +37,19 @@ class Room:
     def say(self, text: str) -> Iterator[dict[str, Any]]:
         """Ask every agent, one after the other; what happens, as rows of model, kind and text.
 
-        Kinds: piece (of the completion as it is written), call, result and failed (of a call, with its id), answer,
-        invalid and bound (the end; an invalid one has a reason).
+        Kinds: piece (of the completion as it is written), call, result and failed (of a call, with its id); and once
+        for each model, at its end, answer, invalid (with a reason), bound, or broken where the model itself failed.
         """
         with self._lock:
             for model, agent in self.agents.items():
-                for event in agent.stream((*self._said.get(model, ()), Message("user", text))):
-                    row = _row(event)
-                    if row["kind"] in ("answer", "invalid", "bound"):
-                        self._said[model] = event.messages  # type: ignore[union-attr]
-                    yield {"model": model} | row
+                try:
+                    for event in agent.stream((*self._said.get(model, ()), Message("user", text))):
+                        row = _row(event)
+                        if row["kind"] in ("answer", "invalid", "bound"):
+                            self._said[model] = event.messages  # type: ignore[union-attr]
+                        yield {"model": model} | row
+                except Exception as error:  # of whatever computes this model: the others answer all the same
+                    yield {"model": model, "kind": "broken", "text": visible(f"{type(error).__name__}: {error}")}
 
     def forget(self) -> None:
         """Start all conversations anew."""
@@ -77,7 +80,7 @@ def _written(call: ToolCall) -> str:
 def talk(room: Room, lines: Iterable[str], prompt: str = "") -> None:
     """A conversation by lines: each is a request, /forget starts anew. Prints what each model does."""
     width = max(map(len, room.agents))
-    marks = {"call": "->", "result": "<-", "failed": "<-", "answer": "  ", "invalid": "? ", "bound": "! "}
+    marks = {"call": "->", "result": "<-", "failed": "<-", "answer": "  ", "invalid": "? ", "bound": "! ", "broken": "! "}
     print(prompt, end="", flush=True)
     for line in lines:
         text = line.strip()

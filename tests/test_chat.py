@@ -100,6 +100,18 @@ def test_the_page_streams_what_every_model_does(page: Caller) -> None:
     assert "3 messages" in page.post("say", {"text": "x"})[1]
 
 
+def test_a_model_that_fails_does_not_keep_the_others_from_answering() -> None:
+    def fails(*_: Any) -> str:
+        raise RuntimeError("out of memory")
+
+    with served(_chat.page(Room({"sft": agent(fails), "dpo": agent(lambda *_: "Well.")}))) as caller:
+        _, body = caller.post("say", {"text": "hello"})
+    ends = [json.loads(line) for line in body.splitlines() if '"piece"' not in line]
+    assert [(row["model"], row["kind"], row["text"]) for row in ends] == [
+        ("sft", "broken", "RuntimeError: out of memory"), ("dpo", "answer", "Well."),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("said", [{"text": 3}, {"text": " "}, [], {}, {"text": "x" * (MAX_LENGTH + 1)}])
 def test_what_is_no_request_is_refused(page: Caller, said: Any) -> None:
     assert page.post("say", said) == (400, {"error": "a request is a text of at most 4000 characters"})
