@@ -28,6 +28,7 @@ _RATES = {
     "exact_call_rate": "exact calls",
     "answer_accuracy": "right answers",
 }
+_REINFORCED = ("ppo", "grpo")
 _VERSIONS = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _UNKNOWN = "unknown"
@@ -58,14 +59,12 @@ def facts(folder: Path, settings: Settings) -> dict[str, Any]:
     student = stages.get(STUDENT)
     tuned = student or stages[ADAPTERS[0]]
     model, noted = manifest["inputs"]["model"], manifest["facts"]
-    given = getattr(settings.blocks.get("merge"), "license", None)
+    given = getattr(settings.blocks.get("merge"), "license", None) or _given_before(folder, noted["license"])
     licence = given or noted["license"]
     adapters = noted["chain"]
     aligned = student is not None and len(adapters) > 1
     by_table = (STUDENT,) if aligned else ("pairs", *ADAPTERS)
-    rewarded: dict[str, Any] = next(
-        (stages[name]["reward"] for name in by_table if stages.get(name, {}).get("reward")), {}
-    )
+    rewarded: dict[str, Any] = next((stages[name] for name in by_table if stages.get(name, {}).get("reward")), {})
     return {
         "front": _front(manifest["model"]["id"], licence, adapters, tuned["inputs"]["data"]),
         "title": f"{model_name(manifest)}, {settings.run}",
@@ -89,7 +88,8 @@ def facts(folder: Path, settings: Settings) -> dict[str, Any]:
             _command(each, settings) for each in made.values() if each["stage"] in (*ADAPTERS, STUDENT, "merge")
         ],
         "reward": _reward(rewarded),
-        "rewarded": "teacher" if student and not aligned else "model",
+        "rewarding": _rewarding(rewarded, adapters[-1], "teacher" if student and not aligned else "model"),
+        "rounded": noted.get("trained_in_4_bits", len(_ways(metrics)) > 1),
         "parser": noted["tool_call_parser"],
         "gguf": sorted(path.name for path in folder.glob("gguf/*.gguf")),
     }
@@ -106,6 +106,18 @@ def base_license(config: ModelConfig) -> str:
     return _license_in(card.read_text(encoding="utf-8")) if card.is_file() else _UNKNOWN
 
 
+def is_ours(card: Path) -> bool:
+    """Whether a README.md is a model card that was written here."""
+    return card.is_file() and "callwise" in (_front_matter(card.read_text(encoding="utf-8")).get("tags") or ())
+
+
+def _given_before(folder: Path, licence: str) -> str | None:
+    """The licence in the card that is there, where merge.license gave it another than the base's."""
+    card = folder / "model" / "README.md"
+    found = _license_in(card.read_text(encoding="utf-8")) if card.is_file() else _UNKNOWN
+    return found if found not in (licence, _UNKNOWN, "other") else None
+
+
 def _hub_license(config: ModelConfig) -> str:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HTTPError
@@ -116,7 +128,8 @@ def _hub_license(config: ModelConfig) -> str:
         return _UNKNOWN
 
 
-def _license_in(card: str) -> str:
+def _front_matter(card: str) -> dict[str, Any]:
+    """What stands between the dashes at the top of a card; nothing where it is no mapping."""
     import yaml
 
     match = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
@@ -124,7 +137,11 @@ def _license_in(card: str) -> str:
         front = yaml.safe_load(match[1]) if match else None
     except yaml.YAMLError:
         front = None
-    found = front.get("license") if isinstance(front, dict) else None
+    return front if isinstance(front, dict) else {}
+
+
+def _license_in(card: str) -> str:
+    found = _front_matter(card).get("license")
     return found if isinstance(found, str) and re.fullmatch(r"[a-z0-9.-]{1,40}", found) else _UNKNOWN
 
 
@@ -245,9 +262,37 @@ def _cell(fields: Mapping[str, Any], rate: str) -> str:
     return f"{percent(fields[rate])} {interval(fields[f'{rate}_ci'])}".strip()
 
 
-def _reward(table: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _reward(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The points by which a stage rewarded answers; none where somebody else ranked them."""
+    if not manifest or _ranked_by(manifest) != "rules":
+        return []
+    table = manifest["reward"]
     points = [(name, f"{value:g}") for name, value in table.items() if isinstance(value, int | float)]
     return points + [(f"rule {name}", f"{rule['weight']:g}") for name, rule in table.get("rules", {}).items()]
+
+
+def _ranked_by(manifest: Mapping[str, Any]) -> str:
+    return manifest["inputs"].get("pairs", {}).get("rank", "rules")
+
+
+def _rewarding(manifest: Mapping[str, Any], last: str, whose: str) -> str:
+    """How the answers of a stage were told good from bad; `last` is the last adapter of the chain."""
+    if not manifest:
+        return "No preference stage went into this model."
+    if manifest["stage"] in _REINFORCED:
+        return f"The {whose}'s sampled answers earned these points in reinforcement learning:"
+    pairs = manifest["inputs"].get("pairs", {})
+    answers = f"the {whose}'s own answers"
+    if pairs.get("sampler") == "openai":
+        answers = f"the answers of `{pairs['endpoint_model']}`, at an endpoint,"
+    judge = {
+        "rules": "by these points",
+        "human": "as a person ranked them",
+        "ai": f"as `{pairs.get('judge_model')}` judged them",
+    }
+    modelled = ", and a reward model was trained on them" if last in _REINFORCED else ""
+    by = _ranked_by(manifest)
+    return f"Preference pairs were made from {answers} {judge[by]}{modelled}{':' if by == 'rules' else '.'}"
 
 
 def _command(manifest: Mapping[str, Any], settings: Settings) -> str:

@@ -80,7 +80,15 @@ def _written(call: ToolCall) -> str:
 def talk(room: Room, lines: Iterable[str], prompt: str = "") -> None:
     """A conversation by lines: each is a request, /forget starts anew. Prints what each model does."""
     width = max(map(len, room.agents))
-    marks = {"call": "->", "result": "<-", "failed": "<-", "answer": "  ", "invalid": "? ", "bound": "! ", "broken": "! "}
+    marks = {
+        "call": "->",
+        "result": "<-",
+        "failed": "<-",
+        "answer": "  ",
+        "invalid": "? ",
+        "bound": "! ",
+        "broken": "! ",
+    }
     print(prompt, end="", flush=True)
     for line in lines:
         text = line.strip()

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from stages._settings import Settings
 
 CONVERTER = "convert_hf_to_gguf.py"
-_TAG = "- callwise"  # in the front matter of our cards: what tells a folder that was written here
+# What a merged model's folder may hold. A folder with anything else, such as .git, is somebody's own.
+_WRITTEN = (
+    *("README.md", "Modelfile", "config.json", "generation_config.json", "chat_template.jinja", "chat_template.json"),
+    *("model*.safetensors", "model.safetensors.index.json", "tokenizer*", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.*", "merges.txt", "*.model"),
+)
 
 
 def publish(folder: Path, settings: Settings) -> None:
@@ -67,13 +72,14 @@ def write_gguf(folder: Path, kind: str, script: Path) -> Path:
 
 def check_folder(target: Path) -> None:
     """UserError where something else than an earlier copy of a model would be written over."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        card = target / "README.md"
-        if not (card.is_file() and _TAG in card.read_text(encoding="utf-8")):
-            raise UserError(
-                f"merge.push_to_folder={target}: holds something else than a model that was written there before;"
-                " name an empty folder"
-            )
+    held = sorted(target.iterdir()) if target.is_dir() else [target] if target.exists() else []
+    strange = [path.name for path in held if not (path.is_file() and any(map(path.match, _WRITTEN)))]
+    if strange or (held and not _card.is_ours(target / "README.md")):
+        named = f" ({strange[0]})" if strange else ""
+        raise UserError(
+            f"merge.push_to_folder={target}: holds something else than a model that was written there before{named};"
+            " name an empty folder"
+        )
 
 
 def write_folder(model: Path, target: Path) -> None:

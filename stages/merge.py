@@ -145,7 +145,7 @@ def run(job: Job) -> dict[str, Any]:
     from data import dialects, load
     from stages import _card, _merging, _scoring, _serving
     from stages._files import remove_folder, write_text
-    from stages._model import load_base, load_policy, load_tokenizer, plain_config
+    from stages._model import is_quantized, load_base, load_policy, load_tokenizer, plain_config
 
     config, settings = job.config, job.settings
     last = config.adapter or last_adapter([stage for stage in ADAPTERS if job.has(stage)])
@@ -153,7 +153,7 @@ def run(job: Job) -> dict[str, Any]:
     chain = _chain(job, last)
     job.say(f"merging {' -> '.join(['base', *chain])}, which the adapter of {last} holds")
     tokenizer, dialect = load_tokenizer(settings.model), dialects.get(settings.model.dialect)
-    asked, _ = _scoring.renderable(tokenizer, dialect, load.load(settings.data).test)
+    asked, refused = _scoring.renderable(tokenizer, dialect, load.load(settings.data).test)
     requests = _scoring.spread(asked, config.requests)
 
     before = _look(
@@ -174,6 +174,7 @@ def run(job: Job) -> dict[str, Any]:
     for way in found:
         if way != kept:
             remove_folder(job.folder / way)
+    job.record(requests=len(requests), requests_refused_by_template=len(refused), measured=found)
     check(found[kept], *_tolerances(config))
     remove_folder(job.folder / "model")
     (job.folder / kept).rename(job.folder / "model")
@@ -182,6 +183,7 @@ def run(job: Job) -> dict[str, Any]:
         chain=chain,
         tool_call_parser=_serving.tool_call_parser(tokenizer, settings.model.dialect),
         license=_card.base_license(settings.model),
+        trained_in_4_bits=is_quantized(settings.model),
     )
     both = {f"{way}_{name}": value for way, results in found.items() for name, value in results.items()}
     said = {"adapter": last, "base": kept, "dtype": config.dtype, "requests": len(requests)}
@@ -245,8 +247,9 @@ def check(results: Mapping[str, float], mean_tolerance: float, tolerance: float,
         raise RuntimeError(
             f"the merged model is not base + adapter: logits differ by {results['mean_logit_difference']:.3g} in the"
             f" mean (merge.mean_tolerance {mean_tolerance:g}), by {results['max_logit_difference']:.3g} at most"
-            f" (merge.tolerance {tolerance:g}), {results['greedy_agreement']:.1%} of the greedy answers agree"
-            f" (merge.agreement {agreement:.0%})"
+            f" (merge.tolerance {tolerance:g}), {results['greedy_agreement']:.1%} of the greedy answers"
+            f" and {results['outcome_agreement']:.1%} of the outcomes agree (merge.agreement {agreement:.0%}),"
+            f" the KL is {results['mean_kl']:.3g} nats"
         )
 
 

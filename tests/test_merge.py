@@ -20,7 +20,9 @@ from tests import toys
 GOOD = {
     "mean_logit_difference": 1e-7,
     "max_logit_difference": 1e-6,
+    "mean_kl": 1e-12,
     "greedy_agreement": 1.0,
+    "outcome_agreement": 1.0,
     "max_logit_change_from_base": 0.5,
     "matrices_adapted": 14,
     "matrices_changed": 14,
@@ -38,7 +40,7 @@ def test_a_faithful_merge_passes() -> None:
         ({"mean_logit_difference": float("nan")}, "logits differ by nan"),
         ({"max_logit_difference": 0.2}, r"by 0.2 at most \(merge.tolerance 0.001\)"),
         ({"max_logit_difference": float("nan")}, "by nan at most"),
-        ({"greedy_agreement": 0.9}, r"90.0% of the greedy answers agree \(merge.agreement 95%\)"),
+        ({"greedy_agreement": 0.9}, r"90.0% of the greedy answers and 100.0% of the outcomes agree \(merge.agreement 95%\)"),
         ({"max_logit_change_from_base": 0.0}, "the adapter changed nothing"),
         ({"matrices_changed": 0}, r"the adapter changed nothing \(0 of 14 matrices, logits by 0.5\)"),
     ],
@@ -372,6 +374,9 @@ def test_a_done_merge_is_published_by_the_same_command_and_its_card_knows_more_o
     assert yaml.safe_load(written["README.md"].decode().split("---")[1])["license"] == "apache-2.0"
     assert str(again) not in written["README.md"].decode()
     alone(out, {})
+
+    on(again, "evaluate", {})  # has no licence among its settings
+    assert yaml.safe_load(card.read_text().split("---")[1])["license"] == "apache-2.0"
 
 
 @pytest.mark.slow

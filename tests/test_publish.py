@@ -65,7 +65,7 @@ def test_a_folder_without_the_converter_is_named(tmp_path: Path) -> None:
 def test_the_folder_holds_what_the_model_has_and_nothing_of_an_earlier_copy(model: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
     _publish.write_folder(model, target)
-    (target / "old.safetensors").write_text("of an earlier merge")
+    (target / "model-00001-of-00002.safetensors").write_text("of an earlier merge")
     _publish.write_folder(model, target)
     assert {path.name: path.read_text() for path in target.iterdir()} == MODEL
     assert sorted(path.name for path in tmp_path.iterdir() if "out" in path.name) == ["out"]
@@ -79,6 +79,24 @@ def test_a_folder_with_something_else_in_it_is_left_alone(model: Path, tmp_path:
     with pytest.raises(UserError, match=r"thesis: holds something else than a model"):
         _publish.write_folder(model, target)
     assert [path.name for path in target.iterdir()] == ["README.md"]
+
+
+@pytest.mark.parametrize("name", [".git", "notes.txt"])
+def test_what_was_added_to_an_earlier_copy_is_not_deleted_with_it(name: str, model: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    _publish.write_folder(model, target)
+    (target / name).mkdir() if name.startswith(".") else (target / name).write_text("mine")
+    with pytest.raises(UserError, match=rf"out: holds something else .*\({name}\); name an empty folder"):
+        _publish.write_folder(model, target)
+    assert (target / name).exists()
+
+
+def test_the_word_callwise_in_a_readme_is_no_front_matter_of_ours(model: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "README.md").write_text("# Tools I like\n\n- callwise\n")
+    with pytest.raises(UserError, match="something else"):
+        _publish.write_folder(model, target)
 
 
 class Hub:
@@ -170,6 +188,36 @@ def test_gguf_is_made_by_the_converter_once(how: str, model: Path, tmp_path: Pat
 )
 def test_the_licence_is_the_one_in_the_front_matter(card: str, licence: str) -> None:
     assert _card._license_in(card) == licence
+
+
+PAIRS = {
+    "stage": "pairs",
+    "reward": {"needless_call": -10.0},
+    "inputs": {"pairs": {"sampler": "policy", "rank": "rules"}},
+}
+
+
+def of_pairs(**changed: Any) -> dict[str, Any]:
+    return PAIRS | {"inputs": {"pairs": PAIRS["inputs"]["pairs"] | changed}}  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "last", "told", "points"),
+    [
+        (PAIRS, "dpo", "Preference pairs were made from the model's own answers by these points:", 1),
+        (of_pairs(sampler="openai", endpoint_model="big"), "dpo", "the answers of `big`, at an endpoint, by these", 1),
+        (of_pairs(rank="human"), "kto", "the model's own answers as a person ranked them.", 0),
+        (of_pairs(rank="ai", judge_model="judge"), "dpo", "as `judge` judged them.", 0),
+        (PAIRS, "grpo", "by these points, and a reward model was trained on them:", 1),
+        ({**PAIRS, "stage": "ppo", "inputs": {}}, "ppo", "sampled answers earned these points in reinforcement", 1),
+        ({}, "sft", "No preference stage went into this model.", 0),
+    ],
+)
+def test_the_card_says_how_good_was_told_from_bad_here(
+    manifest: dict[str, Any], last: str, told: str, points: int
+) -> None:
+    assert told in _card._rewarding(manifest, last, "model")
+    assert len(_card._reward(manifest)) == points
 
 
 def test_the_embedded_models_licence_is_known() -> None:
