@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,9 +35,12 @@ class PreferenceConfig(GuardConfig, TrainingConfig):
     is then the reference too. Earlier rounds lie in rounds/<number>/ of the stage's folder."""
 
 
-def pair_rows(tokenizer: Any, rows: Any, max_length: int) -> tuple[list[dict[str, Any]], Any]:
+def pair_rows(
+    tokenizer: Any, rows: Any, max_length: int, rejected_tokens: int | None = None
+) -> tuple[list[dict[str, Any]], Any]:
     """Pairs as ids, the prompt as generation encodes it, each answer with its end of turn, and their margin in points;
-    and what became of them.
+    and what became of them. `rejected_tokens` is how much is kept of a rejected answer from where it parts from the
+    chosen one, all of it where None.
     """
     from stages._rows import Counts
     from stages._sampling import TemplateError, encode, render, turn_end
@@ -54,6 +58,9 @@ def pair_rows(tokenizer: Any, rows: Any, max_length: int) -> tuple[list[dict[str
         sides = {side: encode(tokenizer, row[side]) + end for side in ("chosen", "rejected")}
         if sides["chosen"] == sides["rejected"]:
             raise ValueError(f"{row['id']}: chosen and rejected are the same tokens")
+        if rejected_tokens is not None:
+            parted = len(os.path.commonprefix([sides["chosen"], sides["rejected"]]))
+            sides["rejected"] = sides["rejected"][: parted + rejected_tokens]
         longest = len(prompt) + max(map(len, sides.values()))
         if longest > max_length:
             counts.drop("too_long", row["id"], f"{longest} tokens, model.max_length is {max_length}")
@@ -77,12 +84,12 @@ def completion_logps(trainer: Any, batch: dict[str, Any], kind: str = "") -> tor
     return outputs.log_probs.sum(1)
 
 
-def load_pairs(job: Job, tokenizer: Any) -> tuple[list[dict[str, Any]], Any]:
+def load_pairs(job: Job, tokenizer: Any, rejected_tokens: int | None = None) -> tuple[list[dict[str, Any]], Any]:
     """The pairs of the stage before as `pair_rows` makes them; UserError where too many had to be left out."""
     from stages._files import read_jsonl
 
     rows = read_jsonl(job.parent("pairs") / "pairs.jsonl")
-    pairs, counts = pair_rows(tokenizer, rows, job.settings.model.max_length)
+    pairs, counts = pair_rows(tokenizer, rows, job.settings.model.max_length, rejected_tokens)
     job.record(**counts.as_dict())
     counts.check(job.config.max_dropped, f"{job.name}.max_dropped")
     return pairs, counts

@@ -52,6 +52,10 @@ class Config(PreferenceConfig):
     loss_weights: list[float] | None = None
     """Weight of each loss; by default 1 each, and 3 for sft: it teaches texts that fine-tuning never showed, such
     as refusals."""
+    rejected_tokens: int | None = Field(4, ge=1)
+    """How many tokens of a rejected answer count, from where it parts from the chosen one; null: all, as in TRL. There
+    it goes wrong; the rest would be right elsewhere, and is unlearned where it is pushed down too. (Step-DPO, arXiv
+    2406.18629, rejects the first wrong step alone.)"""
     reward_scale: float = Field(0.2, gt=0)
     """Nats of implicit margin that reward_aware wants for each point of difference."""
 
@@ -107,7 +111,7 @@ def _train(job: Job) -> dict[str, Any]:
         loss_weights=weights,
     )
     tokenizer = load_tokenizer(model_config)
-    pairs, counts = _preference.load_pairs(job, tokenizer)
+    pairs, counts = _preference.load_pairs(job, tokenizer, config.rejected_tokens)
     job.say(f"{counts.kept} pairs of {counts.total}")
 
     lengths = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in pairs]

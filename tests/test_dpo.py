@@ -59,6 +59,21 @@ def test_a_pair_trains_exactly_what_generation_would_read_and_write() -> None:
     assert counts.kept == 1
 
 
+def test_of_a_rejected_answer_so_many_tokens_count_from_where_it_parts_from_the_chosen_one() -> None:
+    tokenizer = toys.toy_tokenizer()
+    both = pair(tokenizer, chosen="It is 2.", rejected="It is 12 or so.")
+
+    def row(tokens: int | None) -> Any:
+        return _preference.pair_rows(tokenizer, [both], max_length=512, rejected_tokens=tokens)[0][0]
+
+    whole = row(None)
+    assert tokenizer.decode(whole["rejected_ids"]) == "It is 12 or so.<|im_end|>"
+    assert tokenizer.decode(row(1)["rejected_ids"]) == "It is 1"
+    assert len(row(3)["rejected_ids"]) == len(row(1)["rejected_ids"]) + 2
+    assert row(99) == whole
+    assert all(row(1)[side] == whole[side] for side in ("prompt_ids", "chosen_ids"))
+
+
 def test_pairs_that_are_too_long_are_counted_and_equal_sides_are_an_error() -> None:
     tokenizer = toys.toy_tokenizer()
     _, counts = _preference.pair_rows(
