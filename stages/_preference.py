@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -59,7 +58,8 @@ def pair_rows(
         if sides["chosen"] == sides["rejected"]:
             raise ValueError(f"{row['id']}: chosen and rejected are the same tokens")
         if rejected_tokens is not None:
-            parted = len(os.path.commonprefix([sides["chosen"], sides["rejected"]]))
+            same = [one == other for one, other in zip(sides["chosen"], sides["rejected"], strict=False)]
+            parted = [*same, False].index(False)
             sides["rejected"] = sides["rejected"][: parted + rejected_tokens]
         longest = len(prompt) + max(map(len, sides.values()))
         if longest > max_length:
