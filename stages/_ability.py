@@ -76,7 +76,12 @@ def ratio(base: Sequence[Likelihood], model: Sequence[Likelihood]) -> tuple[floa
 
 
 def warnings(metrics: Mapping[str, Mapping[str, Any]], most: float | None) -> list[str]:
-    """A line for each model whose perplexity is more than `most` times the base's; None allows any."""
+    """A line for each model whose perplexity is more than `most` times the base's; None allows any.
+
+    Where the base was not asked, the line says that nothing is held against it.
+    """
+    if most is not None and "base" not in metrics:
+        return ["base is not among evaluate.models: how likely right answers without a call are is not held against it"]
     found = {model: fields.get("ability", {}) for model, fields in metrics.items()}
     return [
         f"warning: {model} holds right answers without a call less likely than the base: its perplexity is"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages._behaviour import POOLED
 from stages._lineage import ADAPTERS, STUDENT, last_adapter
-from stages._metrics import Row, contrast, needs_call
+from stages._metrics import Change, Row, contrast, needs_call
 from stages._reliability import bin_counts, error_of_bins
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stages._scoring import Scored
 
 Fields = Mapping[str, Any]
-DRAWS = 2000
+DRAWS = 10_000
 RESAMPLED = ("call_f1", "act_macro_f1", "argument_f1", "mcc", "call_ece")
 OVER = {"false_tool_call_rate": "n_no_call", "missed_call_rate": "n_call", "exact_call_rate": "n_call"}
 _CHUNK = 2_000_000  # numbers drawn at once: 16 MB
@@ -71,8 +71,7 @@ def comparisons(
     entries = []
     for first, second in pairs:
         changes = contrast(rows, predictions[first], predictions[second])
-        tests = {name: change for name, change in changes.items() if change.difference is not None}
-        adjusted = dict(zip(tests, holm([change.p for change in tests.values()]), strict=True))
+        by_holm = adjusted(changes)
         entries.append(
             {"first": first, "second": second, "requests": len(clusters), "clusters": max(clusters) + 1, "draws": draws}
             | {
@@ -86,14 +85,21 @@ def comparisons(
                         "difference": change.difference,
                         "difference_ci": list(change.interval or ()),
                         "p": change.p,
-                        "p_holm": adjusted[name],
+                        "p_holm": p,
                     }
-                    for name, change in tests.items()
+                    for name, p in by_holm.items()
+                    for change in (changes[name],)
                 },
                 "resampled": {name: difference(values[first][name], values[second][name]) for name in RESAMPLED},
             }
         )
     return entries
+
+
+def adjusted(changes: Mapping[str, Change]) -> dict[str, float]:
+    """McNemar's p values of one comparison, adjusted for one another; a metric over nothing has none."""
+    tests = {name: change.p for name, change in changes.items() if change.difference is not None}
+    return dict(zip(tests, holm(list(tests.values())), strict=True))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

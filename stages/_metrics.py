@@ -1,5 +1,18 @@
 """Rates of the contract with their intervals, and the paired test that compares two models on the same requests.
 
+    valid_tool_call_rate     valid calls, and answers without one in the dialect's way of not calling / requests
+    tool_name_accuracy       the called tools are the right ones / requests that need a call
+    argument_match_accuracy  exact calls / requests that need a call and got a valid one
+    exact_call_rate          all calls right, and no other / requests that need a call
+    false_tool_call_rate     attempts / requests that need no call
+    missed_call_rate         no attempt / requests that need a call
+    answer_accuracy          right answers, questions and refusals, each where it is right / requests that need no call
+    malformed_rate           attempts that do not parse / requests
+    balanced_accuracy        1 - (false_tool_call_rate + missed_call_rate) / 2
+
+An attempt is what was meant as a call, whether it parses or not; a valid call parses, is of a tool on offer and fits
+its schema; what is right is the reward's judgement (rewards/_outcome.py). Over nothing each is null. Requests are
+counted in n, those that need a call in n_call, those that do not in n_no_call, the third denominator in n_valid_call.
 scipy computes both, at one or two milliseconds each: what one evaluation asks a thousand times is kept.
 """
 

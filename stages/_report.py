@@ -11,6 +11,7 @@ from stages import _benchmarks, _evidence, _passes
 from stages._both_errors import plot
 from stages._cases import found_in, sum_of, worst
 from stages._charts import error_rates, interval, percent, points
+from stages._comparisons import adjusted
 from stages._examples import RIGHT, clip, expected_text, instructive, rule, visible
 from stages._lineage import ADAPTERS, command, last_adapter
 from stages._metrics import contrast
@@ -199,6 +200,7 @@ def _tiles(
     """What changed from the first model to the second: both errors, and exact calls as their price."""
     before, after = (metrics[model] for model in pair)
     tests = contrast(requests, *(predictions[model] for model in pair))
+    by_holm = adjusted(tests)
     return [
         {
             "label": label,
@@ -210,7 +212,7 @@ def _tiles(
             "change": points(tests[name].difference, tests[name].interval),
             "fixed": tests[name].only_second if tone == "exact" else tests[name].only_first,
             "broken": tests[name].only_first if tone == "exact" else tests[name].only_second,
-            "p": probability(tests[name].p),
+            "p": probability(by_holm[name]),
         }
         for name, label, tone, over, need in (
             ("false_tool_call_rate", "False calls", "false", "n_no_call", "need no call"),

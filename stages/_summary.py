@@ -9,6 +9,7 @@ from typing import Any
 
 from stages import _benchmarks, _passes
 from stages._charts import interval, percent, points
+from stages._comparisons import adjusted
 from stages._examples import asked, expected_text, instructive, one_line
 from stages._files import read_json, read_jsonl
 from stages._manifest import read_manifest
@@ -104,7 +105,7 @@ def verdict(
     if pair := compared(list(metrics)):
         before, after = (metrics[model] for model in pair)
         tests = contrast(requests, *(predictions[model] for model in pair))
-        moves = []
+        by_holm, moves = adjusted(tests), []
         for name, label, over in (
             ("false_tool_call_rate", "false calls", "n_no_call"),
             ("missed_call_rate", "missed calls", "n_call"),
@@ -113,9 +114,9 @@ def verdict(
                 moves.append(f"{label} -")
                 continue
             moves.append(f"{label} {percent(before[name])} -> {percent(after[name])}")
-            fixed, broken, p, difference, ends = tests[name]
+            fixed, broken, _, difference, ends = tests[name]
             counts = f"of {before[over]}, {fixed} put right and {broken} newly wrong"
-            lines.append(f"  {label}: {points(difference, ends)}; {counts}, McNemar {probability(p)}")
+            lines.append(f"  {label}: {points(difference, ends)}; {counts}, McNemar {probability(by_holm[name])}")
         lines.insert(0, f"{pair[0]} -> {pair[1]}: {', '.join(moves)}")
     if same := same_completions(predictions, merged_from):
         lines.append(f"{same[0]} and merged: the same completion to {same[1]} of {len(requests)} requests")

@@ -95,3 +95,5 @@ def test_only_a_ratio_above_the_threshold_is_warned_of() -> None:
     assert "1.51 [1.20, 1.94] times" in line
     assert "evaluate.max_perplexity_ratio=1.5" in line
     assert warnings(metrics, None) == []
+    (line,) = warnings({"sft": metrics["sft"]}, 1.5)
+    assert line.startswith("base is not among evaluate.models")

@@ -222,3 +222,9 @@ def test_a_right_text_outside_of_the_dialects_format_is_right_and_not_valid():
     found = measured((hello, "Hello!"), (hello, said), dialect=router)
     assert (found["answer_accuracy"], found["valid_tool_call_rate"], found["false_tool_call_rate"]) == (1.0, 0.5, 0.0)
     assert measured((hello, "Hello!"))["valid_tool_call_rate"] == 1.0
+
+
+def test_each_rate_is_told_by_numerator_and_denominator() -> None:
+    told = str(_metrics.__doc__).splitlines()
+    for name in (*DENOMINATORS, "balanced_accuracy"):
+        assert any(line.strip().startswith(f"{name} ") and "/" in line for line in told), name

@@ -125,7 +125,7 @@ def test_the_verdict_names_both_errors_with_their_test() -> None:
     found, rows, predictions = mixed()
     assert verdict(found, rows, predictions) == [
         "sft -> dpo: false calls 100.0 % -> 0.0 %, missed calls 0.0 % -> 8.3 %",
-        "  false calls: -100.0 points [-100.0, -58.7]; of 12, 12 put right and 0 newly wrong, McNemar p < 0.001",
+        "  false calls: -100.0 points [-100.0, -58.7]; of 12, 12 put right and 0 newly wrong, McNemar p = 0.001",
         "  missed calls: +8.3 points [-16.8, +31.1]; of 12, 0 put right and 1 newly wrong, McNemar p = 1.00",
         "dpo and merged: the same completion to 24 of 24 requests",
     ]
