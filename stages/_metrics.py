@@ -142,11 +142,14 @@ def contrast(
 def metrics(
     requests: Sequence[Request], readings: Sequence[Reading], judgements: Sequence[Judgement]
 ) -> dict[str, Any]:
-    """Fields of one model in evaluate/metrics.json: rates, `<rate>_ci`, counts, `unseen_tools` and `by_kind`."""
+    """Fields of one model in evaluate/metrics.json: rates, `<rate>_ci` and counts, of all requests and, in
+    `unseen_tools`, `seen_tools` and `by_kind`, of some.
+    """
     rows = [Row(*row) for row in zip(requests, readings, judgements, strict=True)]
     kinds = sorted({request.kind for request in requests})
     return block(rows) | {
         "unseen_tools": block([row for row in rows if row.request.unseen]),
+        "seen_tools": block([row for row in rows if not row.request.unseen]),
         "by_kind": {kind: block([row for row in rows if row.request.kind == kind]) for kind in kinds},
     }
 

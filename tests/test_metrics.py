@@ -196,6 +196,7 @@ def test_unseen_tools_and_kinds_are_measured_apart() -> None:
     )
     assert fields["unseen_tools"]["n"] == 2
     assert fields["unseen_tools"]["exact_call_rate"] == 1.0
+    assert (fields["seen_tools"]["n"], fields["seen_tools"]["exact_call_rate"]) == (1, 0.0)
     assert list(fields["by_kind"]) == ["vague", "weather"]
     assert fields["by_kind"]["weather"]["exact_call_rate"] == 0.5
     assert fields["by_kind"]["vague"]["false_tool_call_rate"] == 1.0

@@ -119,6 +119,7 @@ def test_the_page_shows_every_field_of_every_model() -> None:
         assert model in parsed.text
     assert "dpo gave the same completion to 24 of 24" in " ".join(seen.split())
     assert "On tools never seen in training" in parsed.text
+    assert "On tools seen in training" in parsed.text
 
 
 def test_the_verdict_names_both_errors_with_their_test() -> None:
