@@ -1,5 +1,6 @@
 """Roads from the same fine-tuned model to an aligned one, on the same requests: the tables of the README.
 
+    python -m benchmarks.roads                                            # `roads` and `students` in one table
     python -m benchmarks.roads losses                                     # every road of a table; again: goes on
     python -m benchmarks.roads losses --seeds 0 --only reward_aware ipo   # some of it
     python -m benchmarks.roads roads                                      # preference losses, GRPO and PPO
@@ -8,11 +9,12 @@
 
 Each road of each seed is a run of its own, runs/roads_<seed>_<road>, which starts as a copy of the run it goes on from:
 the seed's fine-tuned one with its pairs, or for a distilled student the one that is aligned by DPO. Nothing is
-fine-tuned or sampled twice, and what is done with the same inputs is not done again. Rates are per cent on the test
-requests with 95 % Wilson intervals; McNemar's test is of false calls against the seed's fine-tuned model, for students
-of exact calls against the student that was fine-tuned without a teacher. `samples` are the answers sampled for a road,
-`trained` is the wall time of its own training, for `roads` with a picture of what its samples did on the way in
-benchmarks/roads.svg.
+fine-tuned or sampled twice, and what is done with the same inputs is not done again; where the run that a road goes on
+from was made anew, the copy is too. Rates are per cent on the test requests with 95 % Wilson intervals; McNemar's test
+is of false calls against the seed's fine-tuned model, for students of exact calls against the student that was
+fine-tuned without a teacher. `samples` are the answers sampled for a road, `took` is the wall time of all its stages
+behind the model that it goes on from: pairs and a reward model too. What the samples of GRPO and PPO did on the way is
+drawn in benchmarks/roads.svg.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stages._files import read_json, read_jsonl
-from stages._manifest import read_manifest
+from stages._files import read_json, read_jsonl, remove_folder
+from stages._manifest import missing_outputs, read_manifest
 from stages._metrics import contrast
 from stages._progress import duration
 from stages._report import probability
@@ -49,6 +51,7 @@ class Road(NamedTuple):
 
 
 STARTS = {"sft": Road("sft", (), (0, 1, 2), start=None), "dpo": Road("dpo", (), (0, 1, 2))}
+BROUGHT = {"sft": ("sft", "pairs"), "dpo": ("sft", "pairs", "dpo")}  # from the run that a road goes on from
 TABLES: dict[str, dict[str, Road]] = {
     "seeds": {**STARTS},
     "losses": {
@@ -75,9 +78,13 @@ TABLES: dict[str, dict[str, Road]] = {
         "student_feature": Road("distill", ("distill.kind=feature",), start="dpo"),
     },
 }
-# What a road is held against, and by which rate.
-AGAINST = {"students": ("student_sft", "exact_call_rate")}
-OTHERWISE = ("sft", "false_tool_call_rate")
+TABLES["all"] = TABLES["roads"] | {name: road for name, road in TABLES["students"].items() if name not in STARTS}
+ROADS = {name: road for table in TABLES.values() for name, road in table.items()} | STARTS
+
+
+def against(name: str) -> tuple[str, str]:
+    """The road that this one is held against, and by which of RATES."""
+    return ("student_sft", "exact calls") if name.startswith("student_") else ("sft", "false calls")
 
 
 def train(*overrides: str) -> None:
@@ -100,27 +107,38 @@ def take(name: str, road: Road, seed: int) -> None:
         take(road.start, STARTS[road.start], seed)
         if road.start == "sft":
             train("stage=pairs", f"run={start}", f"seed={seed}")
-        for part in ("sft", "pairs", "dpo"):
-            if (RUNS / start / part).exists() and not (RUNS / run / part).exists():
-                shutil.copytree(RUNS / start / part, RUNS / run / part)
+        for part in BROUGHT[road.start]:
+            bring(RUNS / start / part, RUNS / run / part)
     train(f"stage={road.stage}", *own, *road.overrides)
     if road.stage != "distill":  # which asks the test requests itself
         models = [one for one in road.overrides if one.startswith("model=")]
         train("stage=evaluate", *own, f"evaluate.models=[{road.stage}]", *models)
 
 
-def row(table: str, name: str, seed: int) -> str:
+def bring(source: Path, copy: Path) -> None:
+    """Copy the folder of a stage, unless a whole copy of what lies there now is there."""
+    now, before = (read_manifest(folder) or {} for folder in (source, copy))
+    same = all(now[key] == before.get(key) for key in ("digest", "inputs_digest"))
+    if not same or missing_outputs(copy, before):
+        remove_folder(copy)
+        temporary = copy.with_name(f".{copy.name}.copy")  # so that half a copy never has the name of a whole one
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(source, temporary)
+        temporary.rename(copy)
+
+
+def row(name: str, seed: int) -> str:
     """Rates on all requests and on those with unseen tools, the test against another road, and the cost."""
-    road, run = TABLES[table][name], RUNS / run_of(name, seed)
+    road, run = ROADS[name], RUNS / run_of(name, seed)
     fields = measured(run, road)
-    other, rate = AGAINST.get(table, OTHERWISE)
-    p = "-"
+    other, rate = against(name)
+    tested = "-"
     if name != other:
         requests = list(read_jsonl(run / folder_of(road) / "requests.jsonl"))
-        before, after = predictions(RUNS / run_of(other, seed), TABLES[table][other]), predictions(run, road)
-        p = probability(contrast(requests, before, after)[rate].p)
-    cost = [samples(run, road), duration((read_manifest(run / road.stage) or {})["seconds"])]
-    cells = [name, str(seed), *map(cell, rates(fields)), *map(cell, rates(fields["unseen_tools"])), p, *cost]
+        before, after = predictions(RUNS / run_of(other, seed), ROADS[other]), predictions(run, road)
+        tested = f"{rate}: {probability(contrast(requests, before, after)[RATES[rate]].p)}"
+    cost = [samples(run, road), duration(seconds(run, road))]
+    cells = [name, str(seed), *map(cell, rates(fields)), *map(cell, rates(fields["unseen_tools"])), tested, *cost]
     return f"| {' | '.join(cells)} |"
 
 
@@ -135,13 +153,26 @@ def measured(run: Path, road: Road) -> dict[str, Any]:
     return fields if road.stage == "distill" else fields[road.stage]
 
 
+def learned_from(road: Road) -> tuple[str, ...]:
+    """The stages that a road's own one learns from, behind the model that it goes on from."""
+    if "ppo.reward=model" in road.overrides:
+        return ("pairs", "reward_model")
+    return ("pairs",) if road.stage in ("dpo", "kto") else ()
+
+
 def samples(run: Path, road: Road) -> str:
-    """How many answers were sampled for a road, those of its pairs included."""
+    """How many answers were sampled for a road, those of its pairs, in all rounds, included."""
     made = read_json(run / road.stage / "metrics.json") or {}
     count = made.get("answers" if road.stage == "distill" else "samples", 0)
-    if road.stage in ("dpo", "kto") or "ppo.reward=model" in road.overrides:
-        count += (read_json(run / "pairs" / "metrics.json") or {})["samples"]
+    pairs = [run / "pairs"] if "pairs" in learned_from(road) else []
+    for folder in (*pairs, *(run / road.stage / "rounds").glob("*/pairs")):
+        count += read_json(folder / "metrics.json")["samples"]
     return f"{count:,}" if count else "-"
+
+
+def seconds(run: Path, road: Road) -> float:
+    """The wall time of a road's own stage, earlier rounds included, and of those that it learns from."""
+    return sum((read_manifest(run / stage) or {})["seconds"] for stage in (*learned_from(road), road.stage))
 
 
 def rates(fields: dict[str, Any]) -> Iterable[tuple[float, list[float]]]:
@@ -199,24 +230,23 @@ def course(log: Path, rate: str) -> list[tuple[float, float]]:
 def main(table: str, seeds: list[int] | None, only: list[str] | None) -> None:
     """Take the roads of a table, each with the one that it is held against, and print it."""
     roads = {name: road for name, road in TABLES[table].items() if not only or name in only}
-    other, key = AGAINST.get(table, OTHERWISE)
     rows = []
     for seed in sorted({seed for road in roads.values() for seed in road.seeds}):
         for name, road in roads.items():
             if seed in road.seeds and (not seeds or seed in seeds):
-                take(other, TABLES[table][other], seed)
-                take(name, road, seed)
-                rows.append(row(table, name, seed))
-    tested = next(name for name, rate in RATES.items() if rate == key)
-    heads = ["road", "seed", *RATES, *(f"unseen: {rate}" for rate in RATES), f"McNemar, {tested}", "samples", "trained"]
+                other, _ = against(name)
+                take(other, ROADS[other], seed)
+                take(name, ROADS[name], seed)
+                rows.append(row(name, seed))
+    heads = ["road", "seed", *RATES, *(f"unseen: {rate}" for rate in RATES), "McNemar's test", "samples", "took"]
     print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}", *rows, sep="\n")
-    if table == "roads":
+    if table in ("roads", "all"):
         draw({name: road for name, road in roads.items() if road.stage in ("ppo", "grpo")}, PICTURE)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("table", choices=TABLES, nargs="?", default="all")
     parser.add_argument("--seeds", type=int, nargs="+", help="of these seeds only")
     parser.add_argument("--only", nargs="+", metavar="ROAD", help="these roads only")
     arguments = parser.parse_args()

@@ -21,6 +21,7 @@ from stages._errors import UserError
 if TYPE_CHECKING:
     from data.transcript import Request
     from stages._model import ModelConfig
+    from stages._sampling import Completion
 
 _BINS = 10
 
@@ -41,26 +42,27 @@ class RewardModel:
         model = with_adapter(scored_base(model_config, tokenizer), folder / "adapter", model_config.path)
         return cls(model, tokenizer, dialects.get(model_config.dialect))
 
-    def score(self, requests: Sequence[Request], completions: Sequence[str]) -> list[float]:
+    def score(self, requests: Sequence[Request], completions: Sequence[Completion]) -> list[float]:
         """The score of each completion of the request beside it; larger is better, and 0 is no mark of anything.
 
         Differences between answers to one request are what it was trained on: P(one beats the other) = sigmoid(d).
-        `completions` are without their end of turn, as `Completion.text` holds them; each is scored as if it ended.
         """
         from stages._sampling import encode, prompt_of, turn_end
 
         end = list(turn_end(self.tokenizer).ids)
+        # `text` is without its end of turn. One that was cut off never said it: scored as if it had, text without end
+        # would cost a policy that is trained on these scores nothing.
         rows = [
             encode(self.tokenizer, prompt_of(self.tokenizer, self.dialect, request))
-            + encode(self.tokenizer, text)
-            + end
-            for request, text in zip(requests, completions, strict=True)
+            + encode(self.tokenizer, completion.text)
+            + ([] if completion.truncated else end)
+            for request, completion in zip(requests, completions, strict=True)
         ]
         return self.score_ids(rows)
 
     def score_ids(self, rows: Sequence[Sequence[int]]) -> list[float]:
-        """The score of each row of token ids: a prompt, an answer and its end of turn. Rows of like length are computed
-        together.
+        """The score of each row of token ids: a prompt, an answer and its end of turn, if it ended. Rows of like length
+        are computed together.
         """
         import torch
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from stages._files import read_json, write_json
 from stages._metrics import attempted, needs_call
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     from stages._sampling import Completion
 
 _FILE = "rollouts.safetensors"  # of a checkpoint between two steps on the same samples
+_SEEN = "rollouts.json"  # of every checkpoint: what was counted since it was last told
 _NOTHING = dict.fromkeys(("needed", "needless", "missed", "false", "points"), 0.0)
 
-Scorer = Callable[[Sequence["Request"], Sequence[str]], list[float]]
+Scorer = Callable[[Sequence["Request"], Sequence["Completion"]], list[float]]
 
 
 class Rollouts:
@@ -44,7 +46,7 @@ class Rollouts:
         self.job, self.tokenizer, self.dialect, self.requests, self.scorer = job, tokenizer, dialect, requests, scorer
         self.asked: list[Request] = []
         self.sampled: list[Completion] = []
-        self._seen = dict(_NOTHING)
+        self.seen = dict(_NOTHING)
 
     def sample(self, trainer: Any, places: Sequence[int]) -> list[Completion]:
         """An answer for each place, those of a group standing together, by the trainer's model as it is now."""
@@ -76,15 +78,15 @@ class Rollouts:
             scored = score_one(request, completion, self.dialect, self.job.settings.reward)
             tried, needed = attempted(scored.judgement), needs_call(request)
             points.append(scored.score.points)
-            self._seen["needed" if needed else "needless"] += 1
-            self._seen["missed"] += needed and not tried
-            self._seen["false"] += tried and not needed
-            self._seen["points"] += points[-1]
-        return self.scorer(self.asked, [each.text for each in self.sampled]) if self.scorer else points
+            self.seen["needed" if needed else "needless"] += 1
+            self.seen["missed"] += needed and not tried
+            self.seen["false"] += tried and not needed
+            self.seen["points"] += points[-1]
+        return self.scorer(self.asked, self.sampled) if self.scorer else points
 
     def shares(self) -> dict[str, float]:
         """Both error rates and the mean points of the answers since the last call; a rate of nothing is absent."""
-        seen, self._seen = self._seen, dict(_NOTHING)
+        seen, self.seen = self.seen, dict(_NOTHING)
         shares = {
             "false_tool_call_rate": (seen["false"], seen["needless"]),
             "missed_call_rate": (seen["missed"], seen["needed"]),
@@ -144,10 +146,11 @@ def rollout_trainer(trainer: type[Any], rollouts: Rollouts) -> type[Any]:
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
             super()._save_checkpoint(model, trial)
+            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            write_json(folder / _SEEN, rollouts.seen)
             if self._step % self._reuse:
                 from safetensors.torch import save_file
 
-                folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
                 tensors = {
                     f"{number}/{key}": value.clone()  # parts share one count of tokens, which the format refuses
                     for number, part in enumerate(self._buffered_inputs)
@@ -157,6 +160,7 @@ def rollout_trainer(trainer: type[Any], rollouts: Rollouts) -> type[Any]:
 
         def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+            rollouts.seen = read_json(Path(resume_from_checkpoint) / _SEEN) or rollouts.seen
             stored = Path(resume_from_checkpoint) / _FILE
             if stored.exists():
                 from safetensors import safe_open

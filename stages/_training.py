@@ -7,6 +7,7 @@ import dataclasses
 import random
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 # Arguments of TRL that have a place of their own here; two places would contradict each other.
 _TAKEN = {"output_dir": "runs_dir", "seed": "seed", "report_to": "tracking", "max_length": "model.max_length"}
+
+_UNLOGGED = "unlogged.pt"  # of a checkpoint
+_UNLOGGED_ATTRIBUTES = ("_tr_loss", "_globalstep_last_logged", "_total_train_tokens")  # of transformers and of TRL
 
 
 class TrainingConfig(BaseModel):
@@ -204,7 +208,7 @@ def train(job: Job, trainer: Any, guards: Guards | None = None) -> dict[str, Any
     first = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     job.rewind(first)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_watch(job, first, guards))
+    trainer.add_callback(_watch(job, trainer, checkpoint, first, guards))
     before = memory_gib()
     if guards:
         guards.begin(checkpoint)
@@ -231,13 +235,15 @@ def train(job: Job, trainer: Any, guards: Guards | None = None) -> dict[str, Any
     }
 
 
-def _watch(job: Job, first: int, guards: Guards | None) -> Any:
+def _watch(job: Job, trainer: Any, checkpoint: Path | None, first: int, guards: Guards | None) -> Any:
     """The callback that shows progress, writes log.jsonl, seals checkpoints, and stops after the step when asked to."""
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.bar, self.loss = job.bar(state.max_steps, "training", first), ""
+            if checkpoint:
+                _load_unlogged(trainer, checkpoint)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
             if logs and "loss" in logs:
@@ -258,6 +264,7 @@ def _watch(job: Job, first: int, guards: Guards | None) -> Any:
             checkpoint = job.folder / "checkpoints" / f"checkpoint-{state.global_step}"
             if guards:
                 guards.save(checkpoint)
+            _save_unlogged(trainer, checkpoint)
             seal(checkpoint)
 
         def end(self, state: Any, control: Any) -> None:
@@ -268,6 +275,27 @@ def _watch(job: Job, first: int, guards: Guards | None) -> Any:
             self.bar.close()
 
     return Watch()
+
+
+def _save_unlogged(trainer: Any, checkpoint: Path) -> None:
+    """Add to a checkpoint what was seen since the last logged row. Neither transformers nor TRL keeps it, so that the
+    row after an interruption would be a mean over fewer steps than that of an uninterrupted run.
+    """
+    import torch
+
+    seen = {name: getattr(trainer, name) for name in _UNLOGGED_ATTRIBUTES if hasattr(trainer, name)}
+    torch.save(seen | {"metrics": dict(trainer._metrics["train"])}, checkpoint / _UNLOGGED)
+
+
+def _load_unlogged(trainer: Any, checkpoint: Path) -> None:
+    """Put back what `_save_unlogged` wrote; a checkpoint of an earlier version has none."""
+    import torch
+
+    if (checkpoint / _UNLOGGED).exists():
+        seen = torch.load(checkpoint / _UNLOGGED, map_location=trainer.args.device, weights_only=True)
+        trainer._metrics["train"].update(seen.pop("metrics"))
+        for name, value in seen.items():
+            setattr(trainer, name, value)
 
 
 @contextlib.contextmanager

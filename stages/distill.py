@@ -8,10 +8,10 @@ In order: the training data's requests, the teacher's answers to them, the rules
 rest, and optional alignment. By `kind` the student learns the answers alone (response), the teacher's next-token
 distributions on them too (logit, stages/_divergence.py), or its hidden states (feature, stages/_features.py). The
 student is a checkpoint with a LoRA adapter, by default the embedded one of a quarter of the size. Writes
-distill/adapter, answers.jsonl (each answer and why it was left out), requests.jsonl and predictions.jsonl as
-stage=evaluate does, and the rates on the test requests; stage=evaluate asks the student beside the other models, and
-merge.adapter=distill makes a plain model of it. Left out: full fine-tuning; of teachers with another tokenizer,
-all but their answers.
+distill/adapter, answers.jsonl (each answer and why it was left out; with align=true in distill/student/distill/, where
+the student before it lies), requests.jsonl and predictions.jsonl as stage=evaluate does, and the rates on the test
+requests; stage=evaluate asks the student beside the other models, and merge.adapter=distill makes a plain model of it.
+Left out: full fine-tuning; of teachers with another tokenizer, all but their answers.
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ BLOCKS = ("model", "data", "reward", "evaluate", "pairs", "dpo")
 EMBEDDED = "assets/tiny_student"
 # What must be the same for two checkpoints to have the same tokens, where both are folders.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+_OF_ONE_KIND = {
+    "logit": ("divergence", "loss_temperature", "top_k"),
+    "feature": ("feature_layers", "feature_tokens", "feature_loss", "feature_weight"),
+}
 
 
 class Config(AdapterConfig, TrainingConfig, _endpoint.EndpointConfig):
@@ -109,6 +114,12 @@ class Config(AdapterConfig, TrainingConfig, _endpoint.EndpointConfig):
     @model_validator(mode="after")
     def _settings_agree(self) -> Config:
         response, logit = self.kind == "response", self.kind == "logit"
+        idle = [
+            f"{name}: only kind={kind} has it"
+            for kind, names in _OF_ONE_KIND.items()
+            for name in names
+            if kind != self.kind and getattr(self, name) != type(self).model_fields[name].default
+        ]
         wrong = {
             "sampler: an endpoint tells its answers alone, which kind=response learns": (
                 self.sampler == "openai" and not response
@@ -130,7 +141,7 @@ class Config(AdapterConfig, TrainingConfig, _endpoint.EndpointConfig):
                 len(pair) != 2 for pair in self.feature_layers or ()
             ),
         }
-        if said := [text for text, holds in wrong.items() if holds]:
+        if said := idle + [text for text, holds in wrong.items() if holds]:
             raise ValueError("; ".join(said))
         return self
 

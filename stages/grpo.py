@@ -37,6 +37,7 @@ Loss = Literal["grpo", "dapo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "ves
 PARENTS = ("sft", "reward_model")
 BRINGS = ("reward_model",)
 BLOCKS = ("model", "data", "reward", "evaluate")
+VERSION = 2
 # Arguments of TRL that say how batches are made or sampled, which is done here: they would do nothing, or break it.
 _OURS = {
     "per_device_train_batch_size": "model.micro_batch",

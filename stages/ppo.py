@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 PARENTS = ("sft", "reward_model")
 BRINGS = ("reward_model",)
 BLOCKS = ("model", "data", "reward", "evaluate")
+VERSION = 2
 PROCESSES = True
 _RECENT = 5  # updates over which missed calls are averaged: those of one are few dozen
 
@@ -165,6 +166,7 @@ def _train(job: Job) -> dict[str, Any]:
     done = _restore(checkpoint, policy, optimizer) if checkpoint else Progress(kl_coefficient=config.kl_coefficient)
     first, stopping = done.updates, False
     job.rewind(first)
+    _record(job, done)
     before, began = memory_gib(), time.monotonic()
     with job.finishing_steps(), job.bar(config.updates, "updates", first) as bar:
         while done.updates < config.updates and not stopping:
@@ -174,7 +176,7 @@ def _train(job: Job) -> dict[str, Any]:
             answers = _answers(job, policy, tokenizer, dialect, asked, (job.seed << 32) + update)
             rollout = look(policy, [(each.prompt_ids, each.ids) for each in answers], size, _multiple(), together)
             if update == 0:
-                done.kl_at_step_0 = check_reference(rollout)
+                done.reference_gap_at_step_0 = check_reference(rollout)
 
             # 2. Their rewards, and 3. how much better than expected they are.
             worth = torch.tensor(_worth(answers, judge), device=accelerator.device)
@@ -212,7 +214,7 @@ def _train(job: Job) -> dict[str, Any]:
         counts.as_dict()
         | {"steps": done.updates, "resumed_from_step": first, "optimizer_steps": done.steps}
         | {"samples": done.updates * count * config.samples}
-        | {"kl_at_step_0": done.kl_at_step_0, "kl_coefficient": done.kl_coefficient}
+        | {"reference_gap_at_step_0": done.reference_gap_at_step_0, "kl_coefficient": done.kl_coefficient}
         | _first_and_last(job)
         | {"train_seconds": round(time.monotonic() - began, 2), "memory_before_gib": round(before, 3)}
         | {"memory_peak_gib": round(memory_gib(peak=True), 3), "memory_kind": MEMORY_WORDS[device()]}
@@ -531,8 +533,9 @@ def look(
 
 
 def check_reference(rollout: Rollout, tolerance: float = 1e-4) -> float:
-    """Before the first step policy and reference must agree: KL 0; the largest difference. RuntimeError says what was
-    seen: a reference that is the base or another adapter, dropout left on, or rounded adapters.
+    """Before the first step policy and reference must agree: the largest difference of their log-probabilities of a
+    token, in nats. RuntimeError says what was seen: a reference that is the base or another adapter, dropout left on,
+    or rounded adapters.
     """
     difference = float(((rollout.logprobs - rollout.reference) * rollout.mask).abs().max())
     if not difference <= tolerance:
@@ -584,7 +587,7 @@ def _worth(answers: Sequence[Answer], judge: RewardModel | None) -> list[float]:
     """What each answer is worth, before reward_scale: points of the table, or the score of a reward model."""
     if judge is None:
         return [each.scored.score.points for each in answers]
-    return judge.score([each.request for each in answers], [each.scored.completion.text for each in answers])
+    return judge.score([each.request for each in answers], [each.scored.completion for each in answers])
 
 
 @dataclass(frozen=True, slots=True)
@@ -751,10 +754,11 @@ class Progress:
     kl_coefficient: float
     updates: int = 0
     steps: int = 0
-    kl_at_step_0: float = 0.0
+    reference_gap_at_step_0: float = 0.0
     missed: list[float] | None = None
     """Missed-call rates of the first update and of the last few."""
-    told: bool = False
+    risen: dict[str, Any] | None = None
+    """At which update they had risen too far, and between which rates."""
 
 
 def _watch(job: Job, done: Progress, missed: float | None) -> None:
@@ -764,14 +768,20 @@ def _watch(job: Job, done: Progress, missed: float | None) -> None:
     first, *recent = [*(done.missed or []), missed]
     done.missed = [first, *recent[-_RECENT:]]
     risen = len(recent) >= _RECENT and mean(recent[-_RECENT:]) - first > job.config.guard_missed
-    if risen and not done.told:
-        done.told = True
+    if risen and not done.risen:
+        done.risen = {"step": done.updates, "before": first, "now": mean(recent[-_RECENT:])}
         job.say(
             f"update {done.updates}: missed calls rose from {first:.1%} to {mean(recent[-_RECENT:]):.1%} of the sampled"
             f" answers (ppo.guard_missed={job.config.guard_missed}); a larger ppo.kl_coefficient, a smaller"
             " ppo.learning_rate or a dearer reward.missed_call helps"
         )
-        job.record(guard={"missed_calls": {"step": done.updates, "before": first, "now": mean(recent[-_RECENT:])}})
+        _record(job, done)
+
+
+def _record(job: Job, done: Progress) -> None:
+    """Tell the manifest of missed calls that rose; in a resumed attempt it starts without the facts of earlier ones."""
+    if done.risen:
+        job.record(guard={"missed_calls": done.risen})
 
 
 def _save(job: Job, policy: Policy, optimizer: Any, done: Progress) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PARENTS = ("sft", "pairs")
 BRINGS = ("pairs",)
 BLOCKS = ("model", "data", "reward")
+VERSION = 2
 
 
 class Config(TrainingConfig):
@@ -151,7 +152,9 @@ def _pairs_ordered(job: Job, model: RewardModel, rows: Sequence[dict[str, Any]])
 
 
 def _agreement(job: Job, model: RewardModel, held_out: set[str]) -> dict[str, Any]:
-    """Rank correlations of scores and points of the reward table, over the candidates of held-out requests."""
+    """Rank correlations of scores and points of the reward table, over the candidates of held-out requests of the data;
+    `table_requests_left_out` are those that are not of the data.
+    """
     from data import load
     from stages._files import read_jsonl
     from stages._metrics import kendall, sign
@@ -161,17 +164,18 @@ def _agreement(job: Job, model: RewardModel, held_out: set[str]) -> dict[str, An
 
     settings = job.settings
     requests = {request.id: request for request in load.load(settings.data).preference if request.id in held_out}
-    found: dict[tuple[str, str], Completion] = {}  # what several samples say counts once
+    left_out = len(held_out - requests.keys())  # those of pairs.unlabelled
+    found: dict[tuple[str, str, bool], Completion] = {}  # what several samples say counts once
     for row in read_jsonl(job.parent("pairs") / "candidates.jsonl"):
         if row["id"] in requests:
-            text = row["completion"]
-            found.setdefault((row["id"], text), Completion(text, row["logprob"], row["tokens"] or 0, row["truncated"]))
-    asked = [requests[id_] for id_, _ in found]
+            text, cut_off = row["completion"], row["truncated"]
+            found.setdefault((row["id"], text, cut_off), Completion(text, row["logprob"], row["tokens"] or 0, cut_off))
+    asked = [requests[id_] for id_, *_ in found]
     points = [
         score_one(request, completion, model.dialect, settings.reward).score.points
         for request, completion in zip(asked, found.values(), strict=True)
     ]
-    scores = model.score(asked, [text for _, text in found])
+    scores = model.score(asked, list(found.values()))
     within: list[float] = []
     for id_ in requests:
         own = [place for place, request in enumerate(asked) if request.id == id_]
@@ -183,6 +187,7 @@ def _agreement(job: Job, model: RewardModel, held_out: set[str]) -> dict[str, An
         "table_spearman": spearman(scores, points),
         "table_kendall_within_request": sum(within) / len(within) if within else None,
         "table_requests": len(within),
+        "table_requests_left_out": left_out,
     }
     job.say(", ".join(f"{name} {value:.3g}" for name, value in table.items() if value is not None))
     return table

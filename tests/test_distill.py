@@ -541,6 +541,11 @@ def test_every_turn_of_the_data_is_asked_once() -> None:
         ({"kind": "logit", "samples": 0, "gold": "none"}, "gold: neither answers"),
         ({"cross_entropy": 0.5}, "cross_entropy: kind=response"),
         ({"on_policy": 0.5}, "on_policy: only kind=logit"),
+        ({"divergence": "jsd"}, "divergence: only kind=logit"),
+        ({"kind": "feature", "top_k": 8, "loss_temperature": 2.0}, "loss_temperature: only kind=logit.*top_k: only"),
+        ({"kind": "logit", "feature_layers": [[1, 1]]}, "feature_layers: only kind=feature"),
+        ({"feature_tokens": "all", "feature_loss": "cosine"}, "feature_tokens: only kind=feature.*feature_loss: only"),
+        ({"kind": "logit", "feature_weight": 1.0}, "feature_weight: only kind=feature"),
         ({"kind": "logit", "store": True}, "store: only kind=logit"),
         ({"kind": "feature", "feature_layers": [[1, 2, 3]]}, "feature_layers: pairs of layers"),
         (

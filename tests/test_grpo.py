@@ -213,14 +213,14 @@ def test_rewards_are_points_and_both_errors_are_shares_of_their_own_samples() ->
 def test_another_scorer_gives_the_reward_and_the_table_is_logged_all_the_same() -> None:
     asked: list[Any] = []
 
-    def scorer(requests: Any, texts: Any) -> list[float]:
-        asked.append(([one.id for one in requests], list(texts)))
-        return [0.5 for _ in texts]
+    def scorer(requests: Any, completions: Any) -> list[float]:
+        asked.append(([one.id for one in requests], list(completions)))
+        return [0.5 for _ in completions]
 
     rollouts = Rollouts(job_of(), toys.toy_tokenizer(), dialects.get("native"), REQUESTS, scorer)
-    rollouts.asked, rollouts.sampled = REQUESTS[:1], [Completion(CALLED, -1.0, 3, False)]
+    rollouts.asked, rollouts.sampled = REQUESTS[:1], [Completion(CALLED, -1.0, 3, True)]
     assert rollouts.rewards() == [0.5]
-    assert asked == [(["call"], [CALLED])]
+    assert asked == [(["call"], rollouts.sampled)]  # whether it was cut off is told too
     assert rollouts.shares()["sampled/points"] == RewardConfig().exact_call
 
 
@@ -360,13 +360,19 @@ def adapter_digest(folder: Path, stage: str = "grpo") -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def logged(folder: Path) -> list[dict[str, Any]]:
+    """The rows of log.jsonl, without what a clock says."""
+    lines = (folder / "runs/toy/grpo/log.jsonl").read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name != "step_time"} for line in lines]
+
+
 def even(rollouts: Rollouts) -> list[float]:
     """A reward that even a toy earns some of: the share of tokens with even numbers."""
     return [sum(number % 2 == 0 for number in each.ids) / max(1, len(each.ids)) for each in rollouts.sampled]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("algorithm", "iterations", "stop"), [("grpo", 1, 3), ("grpo", 3, 4), ("rloo", 2, 3)])
+@pytest.mark.parametrize(("algorithm", "iterations", "stop"), [("grpo", 1, 4), ("grpo", 3, 4), ("rloo", 2, 4)])
 def test_it_goes_on_after_an_interruption_to_the_same_bytes(
     algorithm: str, iterations: int, stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -378,7 +384,13 @@ def test_it_goes_on_after_an_interruption_to_the_same_bytes(
         return even(rollouts)
 
     monkeypatch.setattr(Rollouts, "rewards", counted)
-    settings = {"algorithm": algorithm, "iterations": iterations, "learning_rate": 3e-3, "max_steps": 12}
+    settings = {
+        "algorithm": algorithm,
+        "iterations": iterations,
+        "learning_rate": 3e-3,
+        "max_steps": 12,
+        "log_every": 2,
+    }
     metrics = run_grpo(tmp_path, **settings)
     assert metrics["reference_gap_at_step_0"] == pytest.approx(0, abs=1e-5)
     assert metrics["samples"] == sum(sampled) == 12 // iterations * 8
@@ -387,14 +399,15 @@ def test_it_goes_on_after_an_interruption_to_the_same_bytes(
     assert metrics["kl"] > 0 or (algorithm == "rloo" and metrics["kl"] != 0)
     assert {"validation_false_tool_call_rate", "validation_missed_call_rate"} <= metrics.keys()
     assert {"exact_call_rate", "false_tool_call_rate", "missed_call_rate", "n_call"} <= metrics.keys()
-    whole = adapter_digest(tmp_path)
+    whole, rows = adapter_digest(tmp_path), logged(tmp_path)
     assert whole != adapter_digest(tmp_path, "sft")
 
     (tmp_path / "runs/toy/grpo").rename(tmp_path / "grpo before")
     with toys.interrupted("toy/grpo", stop):
         run_grpo(tmp_path, **settings)
-    assert run_grpo(tmp_path, **settings)["resumed_from_step"] in (stop, stop + 1)
+    assert run_grpo(tmp_path, **settings)["resumed_from_step"] == stop + 1  # between two rows
     assert adapter_digest(tmp_path) == whole
+    assert logged(tmp_path) == rows
 
 
 @pytest.mark.slow
@@ -402,7 +415,7 @@ def test_by_the_rules_it_logs_what_the_samples_did_and_its_adapter_is_merged(tmp
     tuned(tmp_path)
     metrics = run_grpo(tmp_path, max_steps=3, iterations=1)
     assert metrics["samples"] == 3 * 8
-    rows = [json.loads(line) for line in (tmp_path / "runs/toy/grpo/log.jsonl").read_text().splitlines()]
+    rows = logged(tmp_path)
     assert len(rows) == 3
     assert all({"reward", "kl", "entropy", "clip_ratio/region_mean", "sampled/points"} <= row.keys() for row in rows)
     assert any("sampled/missed_call_rate" in row for row in rows)

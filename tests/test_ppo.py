@@ -140,6 +140,17 @@ def test_missed_calls_that_rise_are_told_once() -> None:
     assert facts["guard"]["missed_calls"] == {"step": 6, "before": 0.0, "now": pytest.approx(0.12)}
 
 
+def test_an_answer_that_was_cut_off_is_told_to_the_reward_model_as_such() -> None:
+    asked: list[Any] = []
+    judge: Any = types.SimpleNamespace(score=lambda requests, completions: asked.append((requests, completions)))
+    sampled = [types.SimpleNamespace(text="On and on", truncated=cut_off) for cut_off in (True, False)]
+    answers: list[Any] = [
+        types.SimpleNamespace(request="r", scored=types.SimpleNamespace(completion=one)) for one in sampled
+    ]
+    ppo._worth(answers, judge)
+    assert asked == [(["r", "r"], sampled)]
+
+
 # ----- what is asked, and what is computed at once -----
 
 
@@ -467,9 +478,12 @@ def logged(folder: Path) -> list[dict[str, Any]]:
 def test_it_starts_at_its_reference_and_killed_three_times_it_ends_in_the_same_bytes(
     tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    plain_watch = ppo._watch
+    monkeypatch.setattr(ppo, "_RECENT", 1)  # so that it is told after the second update, before the second death
+    monkeypatch.setattr(ppo, "_watch", lambda job, done, _: plain_watch(job, done, 0.0 if done.updates == 1 else 1.0))
     whole, broken = copied(tuned, tmp_path / "whole"), copied(tuned, tmp_path / "broken")
     metrics = run_ppo(whole)
-    assert metrics["kl_at_step_0"] == metrics["kl_first"] == 0
+    assert metrics["reference_gap_at_step_0"] == metrics["kl_first"] == 0
     assert metrics["steps"] == 6
     assert metrics["samples"] == 6 * 8 * 2
     assert {"validation_false_tool_call_rate", "validation_missed_call_rate"} <= metrics.keys()
@@ -519,6 +533,9 @@ def test_it_starts_at_its_reference_and_killed_three_times_it_ends_in_the_same_b
     assert run_ppo(broken)["resumed_from_step"] == 5
     assert adapter_digest(broken) == adapter_digest(whole)
     assert logged(broken) == rows
+    for folder in (whole, broken):
+        guard = json.loads((folder / "runs/toy/ppo/manifest.json").read_text())["facts"]["guard"]
+        assert guard == {"missed_calls": {"step": 2, "before": 0.0, "now": 1.0}}
 
 
 @pytest.mark.slow
@@ -562,7 +579,7 @@ def test_in_4_bits_with_activations_computed_twice_it_starts_at_its_reference_to
     checkpoint = toys.toy_checkpoint(tmp_path / "model")
     execute("sft", toys.toy_settings(tmp_path, "sft", checkpoint, model=model, sft={"max_steps": 2, "batch_size": 4}))
     metrics = run_ppo(tmp_path, model, updates=2)
-    assert metrics["kl_at_step_0"] == 0
+    assert metrics["reference_gap_at_step_0"] == 0
     assert [row["ratio_error"] for row in logged(tmp_path)] == [0, 0]
     assert adapter_digest(tmp_path) != adapter_digest(tmp_path, "sft")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import math
 import types
 from pathlib import Path
@@ -157,10 +158,14 @@ def test_a_completion_is_scored_behind_the_prompt_that_generation_reads(place: A
     request = Request("r", "", (), (Message("user", "Hello! <|im_end|>"),), Expected("answer"))
     prompt = _sampling.encode(found.tokenizer, _sampling.prompt_of(found.tokenizer, found.dialect, request))
     end = _sampling.turn_end(found.tokenizer).ids
-    rows = [[*prompt, *_sampling.encode(found.tokenizer, text), *end] for text in ("Welcome.", "No.")]
-    assert found.score([request] * 2, ["Welcome.", "No."]) == found.score_ids(rows)
+    welcome, no = (_sampling.encode(found.tokenizer, text) for text in ("Welcome.", "No."))
+    said = [_sampling.Completion(text, -1.0, 3, False) for text in ("Welcome.", "No.")]
+    assert found.score([request] * 2, said) == found.score_ids([[*prompt, *ids, *end] for ids in (welcome, no)])
     with pytest.raises(ValueError, match="zip"):
-        found.score([request], ["a", "b"])
+        found.score([request], said)
+    cut_off = _sampling.Completion("Welcome.", -1.0, 3, True)  # whose end of turn nobody said
+    assert found.score([request], [cut_off]) == found.score_ids([[*prompt, *welcome]])
+    assert found.score([request], [cut_off]) != found.score([request], said[:1])
 
 
 def test_the_loss_is_that_of_the_pairs_scores_and_sharing_prompts_changes_nothing(place: Any, tmp_path: Path) -> None:
@@ -227,6 +232,39 @@ def test_pairs_are_counted_by_kind_and_what_is_too_long_is_told(monkeypatch: pyt
     assert (found["pair_accuracy_a"], found["pair_accuracy_b"]) == (0.5, 1)
     assert found["pair_accuracy"] == pytest.approx(2 / 3)
     assert (found["held_out_pairs_a"], found["held_out_pairs_b"]) == (2, 1)
+
+
+def test_held_out_requests_that_are_not_of_the_data_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from data import dialects, load
+    from data.transcript import Expected, Message, Request
+    from rewards import RewardConfig
+
+    def request(name: str) -> Request:
+        return Request(name, "", (), (Message("user", "Hello!"),), Expected("answer", text="Welcome."))
+
+    data = types.SimpleNamespace(preference=[request("a"), request("b"), request("trained on")])
+    monkeypatch.setattr(load, "load", lambda _: data)
+    said = [("a", "Welcome.", False), ("a", "Welcome.", True), ("a", "Welcome.", True), ("b", "No.", False)]
+    said += [("unlabelled/0/u", "Hm.", False), ("trained on", "Hm.", False)]
+    rows = [
+        {"id": id_, "completion": text, "logprob": -1.0, "tokens": 3, "truncated": cut_off}
+        for id_, text, cut_off in said
+    ]
+    (tmp_path / "candidates.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scored: list[tuple[str, bool]] = []
+
+    def score(requests: Any, completions: Any) -> list[float]:
+        scored.extend((one.id, each.truncated) for one, each in zip(requests, completions, strict=True))
+        return [float(number) for number in range(len(requests))]
+
+    model: Any = types.SimpleNamespace(dialect=dialects.get("native"), score=score)
+    settings = types.SimpleNamespace(data=None, reward=RewardConfig())
+    job: Any = types.SimpleNamespace(settings=settings, parent=lambda _: tmp_path, say=print)
+    found = reward_model._agreement(job, model, {"a", "b", "unlabelled/0/u"})
+    assert scored == [("a", False), ("a", True), ("b", False)]
+    assert (found["table_candidates"], found["table_requests_left_out"]) == (3, 1)
 
 
 # ----- slow: whole runs -----

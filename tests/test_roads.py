@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import dose, roads
 from benchmarks.roads import Road
-from stages._manifest import SCHEMA
+from stages._manifest import SCHEMA, outputs_of
 
 
 def written(path: Path, rows: Any) -> None:
@@ -59,10 +59,77 @@ def test_a_row_has_rates_the_test_against_the_fine_tuned_model_and_all_that_was_
     evaluated(runs / "roads_0", "sft", 0)
     evaluated(runs / "roads_0_dpo", "dpo", 10)
     written(runs / "roads_0_dpo" / "pairs" / "metrics.json", {"samples": 4800})
-    cells = roads.row("roads", "dpo", 0).strip("| ").split(" | ")
+    written(runs / "roads_0_dpo" / "pairs" / "manifest.json", {"schema": SCHEMA, "seconds": 30.0})
+    cells = roads.row("dpo", 0).strip("| ").split(" | ")
     assert cells[:3] == ["dpo", "0", "100.0 [90.0, 110.0]"]
-    assert cells[-3:] == ["p = 0.002", "4,800", "1 min 30 s"]  # ten of ten put right: 2 x 0.5 ** 10
-    assert roads.row("roads", "sft", 0).endswith("| - | - | 1 min 30 s |")
+    assert cells[-3:] == ["false calls: p = 0.002", "4,800", "2 min 00 s"]  # ten of ten put right: 2 x 0.5 ** 10
+    assert roads.row("sft", 0).endswith("| - | - | 1 min 30 s |")
+
+
+def test_rounds_and_a_reward_model_count_with_the_road_that_they_are_for(runs: Path) -> None:
+    for name, stage in (("dpo_two_rounds", "dpo"), ("ppo_reward_model", "ppo"), ("ppo", "ppo")):
+        run = runs / f"roads_0_{name}"
+        for part, seconds in (("pairs", 30.0), ("reward_model", 60.0), (stage, 90.0)):
+            written(run / part / "metrics.json", {} if part == "dpo" else {"samples": 4800})
+            written(run / part / "manifest.json", {"schema": SCHEMA, "seconds": seconds})
+    written(runs / "roads_0_dpo_two_rounds" / "dpo" / "rounds" / "2" / "pairs" / "metrics.json", {"samples": 200})
+
+    def cost(name: str) -> tuple[str, float]:
+        run, road = runs / f"roads_0_{name}", roads.ROADS[name]
+        return roads.samples(run, road), roads.seconds(run, road)
+
+    assert cost("dpo_two_rounds") == ("5,000", 120.0)  # the second round's pairs are made within the stage's own time
+    assert cost("ppo_reward_model") == ("9,600", 180.0)
+    assert cost("ppo") == ("4,800", 90.0)
+
+
+def test_a_copy_follows_what_it_is_of_and_is_never_a_half_one(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, copy = runs / "roads_0" / "sft", runs / "roads_0_ppo" / "sft"
+
+    def made(weights: str, inputs: str = "settings") -> None:
+        written(source / "weights", weights)
+        manifest = {"schema": SCHEMA, "digest": weights, "inputs_digest": inputs, "outputs": outputs_of(source)}
+        written(source / "manifest.json", manifest)
+
+    def brought_anew() -> bool:
+        roads.bring(source, copy)
+        anew = not (copy / "seen").exists()
+        (copy / "seen").touch()
+        assert [path.name for path in copy.parent.iterdir()] == ["sft"]
+        assert all((copy / path.name).read_bytes() == path.read_bytes() for path in source.iterdir())
+        return anew
+
+    made("first")
+    assert [brought_anew(), brought_anew()] == [True, False]
+    made("second")
+    assert [brought_anew(), brought_anew()] == [True, False]
+    made("second", "other settings, the same bytes")
+    assert [brought_anew(), brought_anew()] == [True, False]
+    (copy / "weights").unlink()
+    assert [brought_anew(), brought_anew()] == [True, False]
+
+    made("third")
+    with monkeypatch.context() as patched:
+        patched.setattr(roads.shutil, "copytree", lambda _, place: written(place / "manifest.json", {}) or 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            roads.bring(source, copy)
+    assert not copy.exists()
+    assert [brought_anew(), brought_anew()] == [True, False]
+
+
+def test_one_table_has_every_road_and_every_student(runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    taken: list[tuple[str, int]] = []
+    monkeypatch.setattr(roads, "take", lambda name, road, seed: taken.append((name, seed)))
+    monkeypatch.setattr(roads, "row", lambda name, seed: f"| {name} | {seed} |")
+    monkeypatch.setattr(roads, "draw", lambda among, file: taken.extend((name, -1) for name in among))
+    roads.main("all", [0], None)
+    students = [f"student_{kind}" for kind in ("sft", "response", "logit", "feature")]
+    shown = ["sft", "dpo", "dpo_two_rounds", "kto", "grpo", "ppo", "ppo_reward_model", *students]
+    assert [line.split(" | ")[0].strip("| ") for line in capsys.readouterr().out.splitlines()[3:]] == shown
+    assert [name for name, seed in taken if seed == 0] == [
+        name for one in shown for name in (roads.against(one)[0], one)
+    ]
+    assert [name for name, seed in taken if seed < 0] == ["grpo", "ppo", "ppo_reward_model"]
 
 
 def test_a_student_is_held_against_the_one_that_had_no_teacher(runs: Path) -> None:
@@ -72,8 +139,8 @@ def test_a_student_is_held_against_the_one_that_had_no_teacher(runs: Path) -> No
     written(run / "distill" / "requests.jsonl", REQUESTS)
     written(run / "distill" / "predictions.jsonl", predictions("student", 5))
     written(run / "distill" / "manifest.json", {"schema": SCHEMA, "seconds": 90.0})
-    cells = roads.row("students", "student_logit", 0).strip("| ").split(" | ")
-    assert cells[-3:] == ["p = 0.062", "2,500", "1 min 30 s"]  # five of five: 2 x 0.5 ** 5
+    cells = roads.row("student_logit", 0).strip("| ").split(" | ")
+    assert cells[-3:] == ["exact calls: p = 0.062", "2,500", "1 min 30 s"]  # five of five: 2 x 0.5 ** 5
 
 
 def test_some_roads_alone_bring_those_they_start_from_and_are_held_against_once(
@@ -81,7 +148,9 @@ def test_some_roads_alone_bring_those_they_start_from_and_are_held_against_once(
 ) -> None:
     said: list[tuple[str, ...]] = []
     monkeypatch.setattr(roads, "train", lambda *words: said.append(words))
-    monkeypatch.setattr(roads, "row", lambda table, name, seed: f"| {name} | {seed} |")
+    monkeypatch.setattr(roads, "row", lambda name, seed: f"| {name} | {seed} |")
+    brought: list[tuple[str, str]] = []
+    monkeypatch.setattr(roads, "bring", lambda _, copy: brought.append((copy.parent.name, copy.name)))
     roads.take.cache_clear()
     roads.main("students", None, ["student_logit", "student_feature"])
     roads.take.cache_clear()
@@ -91,6 +160,10 @@ def test_some_roads_alone_bring_those_they_start_from_and_are_held_against_once(
         ("stage=dpo", "run=roads_0_dpo"), ("stage=evaluate", "run=roads_0_dpo"),
         ("stage=distill", "run=roads_0_student_logit"), ("stage=distill", "run=roads_0_student_feature"),
     ]  # fmt: skip
+    # The road's own stage is never brought, or it would be made anew each time.
+    kinds, parts = ("logit", "feature"), ("sft", "pairs", "dpo")
+    students = [(f"roads_0_student_{kind}", part) for kind in kinds for part in parts]
+    assert brought == [("roads_0_dpo", "sft"), ("roads_0_dpo", "pairs"), *students]
 
 
 def test_a_course_is_the_mean_of_each_tenth_whatever_the_rate_is_called(tmp_path: Path) -> None:
