@@ -93,9 +93,9 @@ def render(
     pair = compared(list(metrics))
     both = plot(metrics)
     examples = _examples(requests, predictions, *pair) if pair else []
-    seen, unseen = (
-        {model: fields.get(part) for model, fields in metrics.items()} for part in ("seen_tools", "unseen_tools")
-    )
+    unseen = {model: fields["unseen_tools"] for model, fields in metrics.items()}
+    # Evaluations of an earlier version have none.
+    seen = {model: fields["seen_tools"] for model, fields in metrics.items() if "seen_tools" in fields}
     return page(
         "_report.html",
         RATES=RATES,
@@ -109,7 +109,7 @@ def render(
         acts=_acts(metrics),
         same=same_completions(predictions, merged_from),
         unseen=unseen if next(iter(unseen.values()))["n"] else {},
-        seen=seen if all(seen.values()) else {},  # evaluations of an earlier version have none
+        seen=seen,
         kinds=_kinds(metrics),
         benchmarks=[*_passes.tables(metrics), *_benchmarks.tables(metrics), *_benchmarks.confusions(metrics)],
         outcomes=_outcomes(metrics),
