@@ -24,10 +24,18 @@ def main() -> int:
     except KeyboardInterrupt as interrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 128 + getattr(interrupt, "signum", signal.SIGINT)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in OURS:
-            raise
-        return _mistake([f"{error.name} is not installed: pip install -r requirements.txt -c constraints.txt"])
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in OURS:
+            return _mistake([f"{error.name} is not installed: pip install -r requirements.txt -c constraints.txt"])
+        _print_traceback()
+        return 1
+
+
+def _print_traceback() -> None:
+    """Show a bug as Python does, but for keys that its message may quote."""
+    from stages._secrets import redacted
+
+    print(redacted(traceback.format_exc()), end="", file=sys.stderr, flush=True)
 
 
 def _main(words: list[str]) -> int:
@@ -76,7 +84,7 @@ def _main(words: list[str]) -> int:
         except Exception:
             if not sweep:
                 raise
-            traceback.print_exc()  # of the launcher: points tell of their own, and others may be done
+            _print_traceback()  # of the launcher: points tell of their own, and others may be done
         if sweep:
             return int(sweep.finish())
         if failures:

@@ -18,6 +18,7 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -42,6 +43,7 @@ _ATTEMPTS = 7  # with the waits between them a minute: limits are counted by the
 _FIRST_WAIT = 1.0  # seconds, doubled each time
 _LONGEST_WAIT = 600.0  # seconds; a server that says to come back later than that is not waited for
 _PROBE = "zqxj"
+_ASKED = ".asked.jsonl"  # in the stage's folder: the requests that this stage had answered, and found in no cache
 
 T = TypeVar("T")
 Turn = tuple[str, list[list[str]], bool]  # content, [name, arguments as a JSON string] of each call, cut off
@@ -134,7 +136,7 @@ def sample(
     job.record(samples_of={"endpoint": source["endpoint"], "model": config.endpoint_model}, samples=cache.name)
     prompts = [prompt_of(request) for request in requests]
     keys = [digest([request.id, prompt]) for request, prompt in zip(requests, prompts, strict=True)]
-    with locked(cache.with_suffix(".lock"), "", wait=True):
+    with locked(cache.with_suffix(".lock"), "", wait=True), counted(job, keys):
         known = {row["key"]: row["turns"] for row in read_jsonl(cache)} if cache.exists() else {}
         left = [place for place, key in enumerate(keys) if key not in known]
         if len(left) < len(keys):
@@ -146,7 +148,7 @@ def sample(
 
                 def keep(place: int, turns: list[Turn]) -> None:
                     known[keys[place]] = turns
-                    append_jsonl(cache, {"key": keys[place], "turns": turns})
+                    put(job, cache, {"key": keys[place], "turns": turns})
                     bar.update(bar.done + 1)
 
                 bodies = {place: how | prompts[place] for place in left}
@@ -162,6 +164,28 @@ def sample(
         [completion_of_turn(tokenizer, dialect, request, turn, form) for turn in known[key]]
         for request, key in zip(requests, keys, strict=True)
     ]
+
+
+def put(job: Job, cache: Path, row: dict[str, Any]) -> None:
+    """Put a request's row into a cache of samples, and note before that this stage had it answered: killed in between,
+    it does so again, which counts once.
+    """
+    append_jsonl(job.folder / _ASKED, {"key": row["key"]})
+    append_jsonl(cache, row)
+
+
+@contextlib.contextmanager
+def counted(job: Job, keys: Sequence[str]) -> Iterator[None]:
+    """Record how many of these requests the stage had answered itself, all of its attempts together and however this
+    one ends, and how many had their samples already.
+    """
+    own = job.folder / _ASKED
+    try:
+        yield
+    finally:
+        sampled = len({row["key"] for row in read_jsonl(own)} & set(keys)) if own.exists() else 0
+        job.record(requests_sampled=sampled)
+    job.record(requests_from_cache=len(set(keys)) - sampled)
 
 
 def url_of(base_url: str) -> str:

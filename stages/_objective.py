@@ -4,7 +4,8 @@ The default is balanced accuracy less `sweep.penalty` times what either error ra
 
     1 - (false + missed) / 2 - penalty (max(0, false - max_false) + max(0, missed - max_missed))
 
-so that neither error can be bought with the other; the negative validation loss where a stage measures no rates.
+so that neither error can be bought with the other. Where validation requests allow only one of the two errors, it alone
+counts, 1 - error less the same penalty; where a stage measures no rates, the negative validation loss.
 """
 
 from __future__ import annotations
@@ -65,17 +66,28 @@ def objective(metrics: Mapping[str, Any], sweep: SweepConfig) -> float | list[fl
 
 def penalised(metrics: Mapping[str, Any], sweep: SweepConfig) -> float | None:
     """The default objective (see above)."""
-    balanced, false, missed = (validated(metrics, name) for name in (BALANCED, FALSE, MISSED))
-    if balanced is None:
+    rates = errors(metrics)
+    if not rates:
         loss = validated(metrics, LOSS)
         return None if loss is None else -loss
-    return float(balanced - sweep.penalty * (max(0.0, false - sweep.max_false) + max(0.0, missed - sweep.max_missed)))
+    above = sum(max(0.0, rate - _bound(name, sweep)) for name, rate in rates.items())
+    return float(1 - sum(rates.values()) / len(rates) - sweep.penalty * above)
+
+
+def errors(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The error rates that there were validation requests for."""
+    rates = {name: validated(metrics, name) for name in (FALSE, MISSED)}
+    return {name: rate for name, rate in rates.items() if rate is not None}
+
+
+def _bound(name: str, sweep: SweepConfig) -> float:
+    return sweep.max_false if name == FALSE else sweep.max_missed
 
 
 def within(metrics: Mapping[str, Any], sweep: SweepConfig) -> bool:
-    """Whether both error rates were measured and are within their bounds."""
-    false, missed = validated(metrics, FALSE), validated(metrics, MISSED)
-    return None not in (false, missed) and false <= sweep.max_false and missed <= sweep.max_missed
+    """Whether an error rate was measured, and none that was is above its bound."""
+    rates = errors(metrics)
+    return bool(rates) and all(rate <= _bound(name, sweep) for name, rate in rates.items())
 
 
 def recommend(points: Sequence[Point], sweep: SweepConfig) -> dict[str, Any] | None:
@@ -109,7 +121,9 @@ def bounds(sweep: SweepConfig) -> str:
 
 def _why(best: Point, done: Sequence[Point], good: Sequence[Point], goal: str | None, sweep: SweepConfig) -> str:
     metrics = best["metrics"]
-    rates = validated(metrics, BALANCED) is not None
+    rates = errors(metrics)
+    if len(rates) == 1:  # of which the smallest is the best objective too
+        goal = goal or next(iter(rates))
     named = goal or (BALANCED if rates else LOSS)
     value = validated(metrics, named)
     ends = validated(metrics, f"{named}_ci")
@@ -117,7 +131,7 @@ def _why(best: Point, done: Sequence[Point], good: Sequence[Point], goal: str | 
     label = named.replace("_", " ")
     if not rates:
         return f"{'smallest' if named in _SMALL else 'best'} validation {label}, {shown}, of {len(done)} points"
-    errors = f"false calls {percent(validated(metrics, FALSE))}, missed calls {percent(validated(metrics, MISSED))}"
+    both = f"false calls {percent(validated(metrics, FALSE))}, missed calls {percent(validated(metrics, MISSED))}"
     if good:
         why = f"best {label}, {shown}, of the {len(good)} of {len(done)} points within the bounds ({bounds(sweep)})"
     elif goal:
@@ -127,7 +141,7 @@ def _why(best: Point, done: Sequence[Point], good: Sequence[Point], goal: str | 
             f"no point is within the bounds ({bounds(sweep)}); of all {len(done)}, best objective: balanced accuracy"
             f" {shown} less {sweep.penalty:g} times what is above a bound is {penalised(metrics, sweep):.3f}"
         )
-    return f"{why}; {errors}{_alike(best, good or done, named)}"
+    return f"{why}; {both}{_alike(best, good or done, named)}"
 
 
 def _alike(best: Point, others: Sequence[Point], named: str) -> str:

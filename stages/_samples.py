@@ -35,7 +35,7 @@ def sample(
 
     Who answers is the run's model with this adapter, `batch` rows at once, or the endpoint where the settings name one.
     """
-    from stages._files import append_jsonl, digest, locked, read_jsonl
+    from stages._files import digest, locked, read_jsonl
     from stages._model import load_policy, model_digest
     from stages._sampling import Completion, generate, prompt_of
 
@@ -49,7 +49,7 @@ def sample(
     cache = job.cache / f"candidates-{digest(policy | how)[:16]}.jsonl"
     job.record(samples=cache.name)
     keys = [digest([request.id, prompt_of(tokenizer, dialect, request)]) for request in requests]
-    with locked(cache.with_suffix(".lock"), "", wait=True):
+    with locked(cache.with_suffix(".lock"), "", wait=True), _endpoint.counted(job, keys):
         known = {row["key"]: row["completions"] for row in read_jsonl(cache)} if cache.exists() else {}
         left = sum(key not in known for key in keys)
         if left < len(keys):
@@ -67,6 +67,6 @@ def sample(
                     new = {key: row for key, row in zip(chunk, answers, strict=True) if key not in known}
                     for key, row in new.items():
                         known[key] = [[each.text, each.logprob, each.tokens, each.truncated] for each in row]
-                        append_jsonl(cache, {"key": key, "completions": known[key]})
+                        _endpoint.put(job, cache, {"key": key, "completions": known[key]})
                     bar.update(bar.done + len(new))
     return [[Completion(*fields) for fields in known[key]] for key in keys]

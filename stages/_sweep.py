@@ -13,6 +13,7 @@ import shlex
 import sys
 import time
 import traceback
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,23 +26,29 @@ from stages._files import digest, locked, read_json, slug, write_json, write_tex
 from stages._job import execute
 from stages._lineage import made_of
 from stages._machine import free_memory
-from stages._manifest import read_manifest
+from stages._manifest import NAME, read_manifest
 from stages._progress import duration
-from stages._refusals import compose, settings_of
+from stages._refusals import compose, explain, settings_of
 from stages._schema import CONF, ROOT
+from stages._secrets import in_settings, redacted
 from stages._settings import Settings, last_steps
 
 _OURS = ("sweep.", "launcher", "sweeper", "hydra.", "hydra/")  # how a sweep is run: no part of what its points are
 # Of the metrics of a stage, those that say how it was made and not what came out: they differ when it was interrupted.
 _HOW = ("memory_", "resumed_from_step")
+_SAMPLE_THEMSELVES = {"ppo", "grpo"}  # while they train, and not through stages/_samples.py, which counts
+_UNFINISHED = ("pending", "running")
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A multirun that is about to run; `words` are further overrides for Hydra."""
+    """A multirun that is about to run; `words` are further overrides for Hydra, `call` tells it from others that share
+    its points.
+    """
 
     settings: Settings
     words: tuple[str, ...]
+    call: str
 
     def run_point(self, config: Any) -> float | list[float] | None:
         """One point, as Hydra composed it: its stages in a folder of its own, its entry in sweep.json whatever becomes
@@ -52,7 +59,7 @@ class Sweep:
         chosen = HydraConfig.get()
         typed = list(chosen.overrides.task)
         sweep, folder = self.settings.root.sweep, _folder(self.settings)
-        entry = _entry(sweep.keys, typed)
+        entry = _entry(sweep.keys, typed, self.call)
         job = entry["job"]
         own = replace(self.settings, asked=chosen.runtime.choices["stage"], point=f"sweeps/{sweep.name}/{job}")
         # Two calls of a sweep at once, or one whose killed parent has left a process behind, share the points.
@@ -78,18 +85,22 @@ class Sweep:
         folder = _folder(self.settings)
         with _held(folder):
             summary = read_json(folder / "sweep.json")
-            for entry in summary["points"]:
-                if entry["status"] in ("pending", "running"):  # its process was killed, which nobody could catch
+            own = [entry for entry in summary["points"] if entry.get("call") == self.call]
+            for entry in own:  # another call answers for those that it has put there since
+                if entry["status"] in _UNFINISHED:  # its process was killed, which nobody could catch
                     entry |= {"status": "failed", "error": "its process ended before it did; the same command goes on"}
-            summary.pop("call", None)
+                del entry["call"]
+            if _is_of(summary, self.call):
+                del summary["call"]
             _write(folder, summary, self.settings)
         points = summary["points"]
-        failed = [entry for entry in points if entry["status"] == "failed"]
+        failed = [entry for entry in own if entry["status"] == "failed"]
         print("", *_told(summary), sep="\n", flush=True)
         if points:
             best = summary["recommended"]
             line = command(summary, best["overrides"]) if best else None
-            report = page(folder, summary, self.settings.root.sweep, line, settings_kept(summary))
+            kept, asked = settings_kept(summary), asked_in_words(summary)
+            report = page(folder, summary, self.settings.root.sweep, line, kept, asked)
             write_text(folder / "sweep.html", report)
             print(f"report: {folder / 'sweep.html'}", flush=True)
         for entry in failed:
@@ -99,10 +110,10 @@ class Sweep:
 
 def prepare(overrides: Sequence[str]) -> Sweep:
     """The sweep that these overrides ask for. Its first point is checked before anything runs."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
 
     check_extras(overrides)
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = _parsed(overrides)
     keys = [override.key_or_group for override in parsed if override.is_sweep_override()]
     choices = [
         [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
@@ -112,9 +123,17 @@ def prepare(overrides: Sequence[str]) -> Sweep:
         else [text]
         for override, text in zip(parsed, overrides, strict=True)
     ]
+    globs = ["glob(" in text and override.is_discrete_sweep() for override, text in zip(parsed, overrides, strict=True)]
+    if nothing := [text for text, glob, values in zip(overrides, globs, choices, strict=True) if glob and not values]:
+        raise UserError(*(f"{text}: no choice of this group fits" for text in nothing))
     if apart := {"run", "runs_dir"} & set(keys):
         raise UserError(f"{' and '.join(sorted(apart))}: a sweep lies in one run; sweep over what is to differ")
-    first = settings_of(*compose([values[0] for values in choices if values]))
+    try:
+        first = settings_of(*compose([values[0] for values in choices if values]))
+    except HydraException as error:  # what explains it knows no groups to look for what a glob stands for
+        told = [values[0] if glob else text for text, glob, values in zip(overrides, globs, choices, strict=True)]
+        raise explain(told, error) from None
+    _check_keys([values or [text] for values, text in zip(choices, overrides, strict=True)])
     sweep = first.root.sweep
     _objective.check(sweep)
     name = sweep.name or (slug("_".join(last_steps(keys))) if keys else "single")
@@ -130,12 +149,39 @@ def prepare(overrides: Sequence[str]) -> Sweep:
         )
     directions = _objective.directions(sweep)
     root = first.root.model_copy(update={"sweep": sweep.model_copy(update={"name": name, "keys": keys})})
-    settings = replace(first, root=root, overrides=tuple(overrides))
-    _begin(settings, [] if sampled else [list(point) for point in itertools.product(*choices)])
+    settings, call = replace(first, root=root, overrides=tuple(overrides)), uuid.uuid4().hex[:8]
+    _begin(settings, [] if sampled else [list(point) for point in itertools.product(*choices)], call)
     # Launchers start other processes, which do not all get the path of this one.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     words = (f"sweep.keys=[{','.join(keys)}]", f"sweep.name={name}", f"sweep.directions=[{','.join(directions)}]")
-    return Sweep(settings, words)
+    return Sweep(settings, words, call)
+
+
+def _parsed(overrides: Sequence[str]) -> list[Any]:
+    """The overrides as Hydra reads them; what stands for the choices of a group by a pattern knows them."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    loader = None
+    if any("glob(" in text for text in overrides):
+        from hydra._internal.config_loader_impl import ConfigLoaderImpl
+        from hydra._internal.utils import create_config_search_path
+
+        loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
+    return list(OverridesParser.create(config_loader=loader).parse_overrides(list(overrides)))
+
+
+def _check_keys(choices: Sequence[Sequence[str]]) -> None:
+    """UserError for a value of any point that looks like a key: a point would refuse it too, but its name and what
+    Hydra and sweep.json keep of it would hold it by then.
+    """
+    found: dict[str, None] = {}
+    for text in itertools.chain(*choices):
+        (override,) = _parsed([text])
+        value = text.partition("=")[2] if override.is_sweep_override() else override.value()
+        found |= dict.fromkeys(in_settings({override.key_or_group: value}))
+    if found:
+        why = "looks like a key or password; keys come from the environment and never stand in a configuration"
+        raise UserError("invalid configuration:", *(f"  {path}: {why}" for path in found))
 
 
 def check_extras(overrides: Sequence[str]) -> None:
@@ -167,13 +213,22 @@ def point_name(keys: Sequence[str], overrides: Sequence[str]) -> str:
 
 
 def _tell(error: Exception) -> str:
-    """Say why a point failed, in full; returns it in one line."""
+    """Say why a point failed, in full; returns it in one line. Neither holds keys."""
     lines = error.lines if isinstance(error, UserError | DataError) else [f"{type(error).__name__}: {error}"]
     if isinstance(error, UserError | DataError | RowError):
-        print(*lines, sep="\n", file=sys.stderr, flush=True)
+        told = "\n".join(lines)
     else:
-        traceback.print_exception(error)
-    return " ".join(" ".join(lines).split())[:500]
+        told = "".join(traceback.format_exception(error)).rstrip("\n")
+    print(redacted(told), file=sys.stderr, flush=True)
+    return " ".join(str(redacted(" ".join(lines))).split())[:500]
+
+
+def asked_in_words(summary: Mapping[str, Any]) -> str:
+    """How many requests were sampled, and how many had their samples already."""
+    sampled, cached = summary["sampled_requests"], summary["cached_requests"]
+    if sampled is None:
+        return "not counted: sampled while training, or by an earlier version"
+    return f"{sampled:,} requests sampled" + (f", {cached:,} taken from the cache" if cached else "")
 
 
 def settings_kept(summary: Mapping[str, Any]) -> list[str]:
@@ -194,17 +249,17 @@ def _held(folder: Path) -> Any:
     return locked(folder / ".sweep.lock", "", wait=True)
 
 
-def _begin(settings: Settings, points: Sequence[Sequence[str]]) -> None:
+def _begin(settings: Settings, points: Sequence[Sequence[str]], call: str) -> None:
     """Start sweep.json anew with these points, not yet run; what an earlier call made is seen when their turn comes."""
     sweep, folder = settings.root.sweep, _folder(settings)
-    entries = [_entry(sweep.keys, overrides) for overrides in points]
+    entries = [_entry(sweep.keys, overrides, call) for overrides in points]
     jobs = [entry["job"] for entry in entries]
     if twice := sorted({job for job in jobs if jobs.count(job) > 1}):
         raise UserError(
             f"{', '.join(twice)}: several points of the sweep would have this folder; give values that differ"
         )
     with _held(folder):
-        spent = (read_json(folder / "sweep.json") or {}).get("wall_seconds", 0.0)
+        spent = _spent(folder, read_json(folder / "sweep.json") or {})
         summary = {
             "sweep": sweep.name,
             "run": settings.run,
@@ -213,12 +268,29 @@ def _begin(settings: Settings, points: Sequence[Sequence[str]]) -> None:
             "settings": [word for word in settings.overrides if _key(word) not in sweep.keys],
             "points": entries,
             "wall_seconds": spent,
-            "call": {"began": time.time(), "spent": spent, "listed": bool(entries)},
+            "call": {"id": call, "began": time.time(), "spent": spent, "listed": bool(entries)},
         }
         _write(folder, summary, settings)
 
 
-def _entry(keys: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
+def _spent(folder: Path, earlier: Mapping[str, Any]) -> float:
+    """Seconds of the calls before this one. One that was killed could not count its last point: the files of that say
+    until when it worked.
+    """
+    spent = float(earlier.get("wall_seconds", 0.0))
+    if call := earlier.get("call"):
+        running = [folder / entry["job"] for entry in earlier["points"] if entry["status"] == "running"]
+        last = max((path.stat().st_mtime for job in running for path in job.rglob("*") if path.is_file()), default=0.0)
+        spent = max(spent, round(call["spent"] + last - call["began"], 2))
+    return spent
+
+
+def _is_of(summary: Mapping[str, Any], call: str) -> bool:
+    """Whether this call, and no later one, is the one that lists the points."""
+    return bool((summary.get("call") or {}).get("id") == call)
+
+
+def _entry(keys: Sequence[str], overrides: Sequence[str], call: str) -> dict[str, Any]:
     return {
         "job": point_name(keys, overrides),
         "overrides": [override for override in overrides if _key(override) in keys],
@@ -229,6 +301,7 @@ def _entry(keys: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
         "trained": None,
         "identical_to": None,
         "error": None,
+        "call": call,  # until that ends
     }
 
 
@@ -237,23 +310,23 @@ def _put(folder: Path, entry: dict[str, Any], settings: Settings, worked: bool =
     with _held(folder):
         summary = read_json(folder / "sweep.json")
         jobs = [known["job"] for known in summary["points"]]
-        call = summary["call"]
+        call = summary.get("call")  # a later one may have begun, and ended, in the meantime
         if entry["job"] in jobs:
             summary["points"][jobs.index(entry["job"])] = entry
         else:
             summary["points"].append(entry)
             jobs.append(entry["job"])
-        if worked:
+        if worked and call:
             summary["wall_seconds"] = round(call["spent"] + time.time() - call["began"], 2)
         _write(folder, summary, settings)
-    return f"{jobs.index(entry['job']) + 1}" + (f" of {len(jobs)}" if call["listed"] else "")
+    return f"{jobs.index(entry['job']) + 1}" + (f" of {len(jobs)}" if call and call["listed"] else "")
 
 
 def _write(folder: Path, summary: dict[str, Any], settings: Settings) -> None:
     sweep = settings.root.sweep
     for entry in summary["points"]:
         entry["objective"] = _objective.objective(entry["metrics"], sweep) if entry["status"] == "done" else None
-    summary["sampled_requests"] = _sampled(folder, summary, settings)
+    summary["sampled_requests"], summary["cached_requests"] = _sampled(folder, summary)
     summary["objective"] = {
         "metrics": _objective.names(sweep) or None,
         "max_false": sweep.max_false,
@@ -307,17 +380,27 @@ def _seconds(point: Settings) -> float:
     return round(sum(one.get("seconds", 0.0) for one in manifests), 2)
 
 
-def _sampled(folder: Path, summary: Mapping[str, Any], settings: Settings) -> int:
-    """How many requests were sampled for the points: the rows of the caches they read, each of which was asked for
-    once, by whichever point came first.
+def _sampled(folder: Path, summary: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """How many requests the points sampled anew, all calls together, and how many they found in the run's cache; None
+    where that was not counted. What a point took over from another one is that one's.
     """
-    caches = set()
+    sampled = cached = 0
     for entry in summary["points"]:
-        asked = folder / entry["job"] / summary["stage"]
-        if read_manifest(asked):
-            caches |= {one["facts"].get("samples") for one in made_of(asked, settings).values()}
-    paths = (settings.run_folder / "cache" / name for name in caches if name)
-    return sum(path.read_bytes().count(b"\n") for path in paths if path.exists())
+        for stage in (folder / entry["job"]).glob(f"*/{NAME}"):
+            top = read_manifest(stage.parent)
+            if top is None or top.get("identical_to"):
+                continue
+            for place in stage.parent.rglob(NAME):  # some run others within
+                manifest = read_manifest(place.parent) or {}
+                facts = manifest.get("facts") or {}
+                if manifest.get("identical_to"):
+                    continue
+                uncounted = "samples" in facts and "requests_sampled" not in facts and manifest["status"] == "done"
+                if uncounted or manifest.get("stage") in _SAMPLE_THEMSELVES:
+                    return None, None
+                sampled += facts.get("requests_sampled", 0)
+                cached += facts.get("requests_from_cache", 0)
+    return sampled, cached
 
 
 def _told(summary: Mapping[str, Any]) -> list[str]:
@@ -329,7 +412,7 @@ def _told(summary: Mapping[str, Any]) -> list[str]:
     lines.append(
         f"{summary['sweep']}: {len(done)} of {len(points)} points done in {duration(summary['wall_seconds'])}"
         + (f", {len(same)} of them identical to another" if same else "")
-        + (f"; {summary['sampled_requests']} requests sampled" if summary["sampled_requests"] else "")
+        + (f"; {asked_in_words(summary)}" if summary["sampled_requests"] or summary["cached_requests"] else "")
     )
     if len(same) >= len(done) - 1 > 0 and summary["stage"] == "dpo" and all(map(_of_table, summary["keys"])):
         lines.append(

@@ -28,8 +28,12 @@ _CURVES = (  # what to draw of what stages log, by how it is called here
 _DRAWN = 4  # of these, at most
 
 
-def page(folder: Path, summary: Fields, sweep: SweepConfig, command: str | None, kept: Sequence[str]) -> str:
-    """The report. `command` makes the recommended point the run's own; `kept` is what all points have in common."""
+def page(
+    folder: Path, summary: Fields, sweep: SweepConfig, command: str | None, kept: Sequence[str], asked: str
+) -> str:
+    """The report. `command` makes the recommended point the run's own, `kept` is what all points have in common, and
+    `asked` says how many requests were sampled.
+    """
     from markupsafe import Markup
 
     points = summary["points"]
@@ -63,12 +67,13 @@ def page(folder: Path, summary: Fields, sweep: SweepConfig, command: str | None,
         curves=[Markup(curves(label, lines)) for label, lines in _logged(run, rows)],
         differences=_differences(run, rows),
         time=duration(summary["wall_seconds"]),
+        asked=asked if summary["sampled_requests"] or summary["cached_requests"] else None,
         facts={
             "run": summary["run"],
             "stage": summary["stage"],
             "points": f"{len(points)}, over {', '.join(summary['keys']) or 'nothing'}",
             "all points": " ".join(kept) or "the defaults",
-            "requests sampled": str(summary["sampled_requests"]),
+            "samples": asked,
             "judged by": _goal(sweep),
         },
     )

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Fields = Mapping[str, Any]
-HEADLINE = ("false_tool_call_rate", "missed_call_rate", "exact_call_rate", "balanced_accuracy", "objective")
+HEADLINE = ("false_tool_call_rate", "missed_call_rate", "exact_call_rate", "balanced_accuracy")
 # Of an evaluation: in metrics.json and the report, too many for columns.
 _PARTS = frozenset({"by_kind", "outcomes", "acts", "four_acts"})
+_NO_MODELS = _PARTS | {"unseen_tools", "seen_tools"}  # they have rates, of a part of the requests
 _PAIRS = 100  # rows of a table: to read, not to train on
 _EXAMPLES = 30
 
@@ -112,8 +113,9 @@ def numbers(values: Fields) -> dict[str, float]:
 
 
 def summary(metrics: Fields) -> dict[str, float]:
-    """A stage's numbers, and as columns that all stages share the headline: of the stage itself, else on validation
-    requests, else of the last model evaluated.
+    """A stage's numbers, and as columns that all stages share the headline: on validation requests, by which settings
+    are to be chosen, else of the stage itself, else of the last model evaluated. Where the first hides the second, that
+    is `test_…`.
 
     >>> rates = ({"false_tool_call_rate": rate, "by_kind": {"sum": {"n": 3}}} for rate in (0.5, 0.1))
     >>> summary(dict(zip(("sft", "dpo"), rates)))
@@ -126,13 +128,24 @@ def summary(metrics: Fields) -> dict[str, float]:
     }
     last = next(reversed(_evaluated(metrics).values()), {})
     for name in HEADLINE:
-        whole.setdefault(name, metrics.get(f"validation_{name}", last.get(name)))
+        if (validated := metrics.get(f"validation_{name}")) is not None:
+            whole |= {name: validated, f"test_{name}": metrics.get(name)}
+        else:
+            whole.setdefault(name, last.get(name))
     return numbers(whole)
 
 
 def results(settings: Settings, folder: Path, metrics: Fields, manifest: Fields) -> Results:
-    """What the stage's folder holds, with a manifest that already has its outputs and their digest."""
-    return Results(summary(metrics), _tables(folder, metrics), _trade_off(metrics), made(settings, folder, manifest))
+    """What the stage's folder holds, with a manifest that already has its outputs and their digest. The summary of a
+    sweep's point has its objective, where it is one number.
+    """
+    from stages import _objective
+
+    models, told = _evaluated(metrics, manifest["stage"]), summary(metrics)
+    worth = _objective.objective(metrics, settings.root.sweep) if (settings.point or "").startswith("sweeps/") else None
+    if isinstance(worth, int | float):
+        told["objective"] = worth
+    return Results(told, _tables(folder, models), _trade_off(models), made(settings, folder, manifest))
 
 
 def made(settings: Settings, folder: Path, manifest: Fields) -> Artifact:
@@ -157,10 +170,10 @@ def used(settings: Settings, manifest: Fields) -> list[Artifact]:
     return found
 
 
-def _tables(folder: Path, metrics: Fields) -> dict[str, Table]:
+def _tables(folder: Path, models: Mapping[str, Fields]) -> dict[str, Table]:
     """Rates by model and instructive predictions of an evaluation, a sample of pairs; named apart from numbers."""
     found = {}
-    if models := _evaluated(metrics):
+    if models:
         columns = [name for name in HEADLINE if all(name in fields for fields in models.values())]
         rows = [[model, *(fields[name] for name in columns)] for model, fields in models.items()]
         found["tables/rates"] = Table(("model", *columns), rows)
@@ -212,15 +225,22 @@ def _said(row: Fields) -> tuple[str, str]:
     return visible(row["completion"]), row["outcome"]
 
 
-def _evaluated(metrics: Fields) -> dict[str, Fields]:
-    """The models of an evaluation, in the order of the stages."""
-    return {name: fields for name, fields in metrics.items() if isinstance(fields, Mapping) and HEADLINE[0] in fields}
+def _evaluated(metrics: Fields, stage: str = "") -> dict[str, Fields]:
+    """The models of an evaluation, in the order of the stages; the one that a stage itself made and measured bears the
+    stage's name.
+    """
+    whole = {stage: metrics} | {name: fields for name, fields in metrics.items() if name not in _NO_MODELS}
+    return {
+        name: fields
+        for name, fields in whole.items()
+        if isinstance(fields, Mapping) and all(rate in fields for rate in HEADLINE[:2])
+    }
 
 
-def _trade_off(metrics: Fields) -> Image | None:
+def _trade_off(models: Mapping[str, Fields]) -> Image | None:
     """False against missed calls by stage, with 95 % intervals; None where there is no such pair of rates."""
     points: dict[tuple[float, float], list[str]] = {}
-    for name, rates in _evaluated(metrics).items():
+    for name, rates in models.items():
         false, missed = (rates[field] for field in HEADLINE[:2])
         if false is not None and missed is not None:
             points.setdefault((100 * false, 100 * missed), []).append(name)
@@ -234,7 +254,7 @@ def _trade_off(metrics: Fields) -> Image | None:
     axes = figure.add_subplot()
     axes.plot(*zip(*points, strict=True), color="0.8", zorder=1)
     for (x, y), names in points.items():
-        ends = [metrics[names[0]][f"{field}_ci"] for field in HEADLINE[:2]]
+        ends = [models[names[0]][f"{field}_ci"] for field in HEADLINE[:2]]
         across, along = ([[abs(at - 100 * end)] for end in each] for at, each in zip((x, y), ends, strict=True))
         axes.errorbar(x, y, xerr=across, yerr=along, fmt="o", capsize=3, zorder=2)
         axes.annotate(", ".join(names), (x, y), xytext=(6, 6), textcoords="offset points")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -24,6 +24,7 @@ from stages._wandb import Wandb, WandbConfig, mode
 if TYPE_CHECKING:
     from stages._job import Job
 
+T = TypeVar("T")
 IDS = "trackers.json"  # in the stage folder: the tracked run's id, so that a resumed stage goes on in the same one
 
 
@@ -85,8 +86,7 @@ class Trackers:
         self._behind = job.resuming
         for name, start in wanted.items():
             self._guarded(name, partial(self._start, name, start))
-        used = _tracked.used(job.settings, manifest)
-        self._each(lambda tracker: tracker.use(used))
+        self._tell(lambda: _tracked.used(job.settings, manifest), lambda tracker, used: tracker.use(used))
 
     def _start(self, name: str, start: Callable[[], Tracker]) -> None:
         self._open[name] = start()
@@ -104,8 +104,11 @@ class Trackers:
             return
         if self._behind:
             self._catch_up()
-        results = _tracked.results(self._job.settings, self._job.folder, metrics, manifest)
-        self._each(lambda tracker: tracker.finish(results))
+        job = self._job
+        self._tell(
+            lambda: _tracked.results(job.settings, job.folder, metrics, manifest),
+            lambda tracker, results: tracker.finish(results),
+        )
 
     def close(self, exit_code: int = 0) -> None:
         """End all of them."""
@@ -124,6 +127,15 @@ class Trackers:
         if len(values) > 1 and "step" in values:
             self._each(lambda tracker: tracker.log(values) if values["step"] > tracker.seen else None)
 
+    def _tell(self, make: Callable[[], T], call: Callable[[Tracker, T], None]) -> None:
+        """Tell all of them what is made for them; where that fails, they follow without it."""
+        try:
+            made = make()
+        except Exception as error:
+            self._job.say(f"trackers are not told everything ({_why(error)})")
+            return
+        self._each(lambda tracker: call(tracker, made))
+
     def _each(self, call: Callable[[Tracker], None]) -> None:
         for name, tracker in list(self._open.items()):
             self._guarded(name, partial(call, tracker))
@@ -134,5 +146,8 @@ class Trackers:
             call()
         except Exception as error:
             self._open.pop(name, None)
-            why = "".join(str(error).strip().splitlines()[:1])
-            self._job.say(f"{name} failed and follows no further ({type(error).__name__}: {why})")
+            self._job.say(f"{name} failed and follows no further ({_why(error)})")
+
+
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {''.join(str(error).strip().splitlines()[:1])}"

@@ -19,6 +19,7 @@ from stages._schema import stage_module
 from stages._settings import Settings
 
 _OWN = {*NOT_OUTPUT} - {"metrics.json", "log.jsonl"}  # what each folder has of its own
+_OF_STAGES = {NAME, "config.yaml"}  # of those that ran within it, too, which are taken over whole
 
 
 def identity(name: str, settings: Settings, above: Mapping[str, Path], inputs: dict[str, Any]) -> str:
@@ -75,6 +76,10 @@ def take_over(source: Path, folder: Path) -> dict[str, Any]:
         except OSError:
             shutil.copy2(file, to)
 
-    left_out = shutil.ignore_patterns(".*", *_OWN)
+    everywhere, at_the_top = (shutil.ignore_patterns(".*", *names) for names in (_OWN - _OF_STAGES, _OWN))
+
+    def left_out(inside: str, names: list[str]) -> set[str]:
+        return (at_the_top if Path(inside) == source else everywhere)(inside, names)
+
     shutil.copytree(source, folder, ignore=left_out, copy_function=link, dirs_exist_ok=True)
     return dict(read_json(folder / "metrics.json"))

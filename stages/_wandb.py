@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 _HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
 _ANSWER_SECONDS = 5  # for the server to say anything at all
 _INIT_SECONDS = 30
-_FINISH_SECONDS = 600  # for what is left to upload; what is lacking then is on disk, for wandb sync
+_FINISH_SECONDS = 30  # for what is left to send: a stage sends what it has as it goes, unless the network is gone
+_UPLOAD_SECONDS = 600  # where files of models are to be uploaded too
 
 
 class WandbConfig(BaseModel):
@@ -96,7 +97,8 @@ class Wandb:
             x_save_requirements=False,  # the manifest has the versions; addresses of packages may hold keys
             silent=True,
             init_timeout=_INIT_SECONDS,
-            finish_timeout=_FINISH_SECONDS,
+            finish_timeout=_UPLOAD_SECONDS if config.upload else _FINISH_SECONDS,
+            finish_timeout_raises=True,  # silent, it would warn nobody
         )
         arguments: dict[str, Any] = {
             "project": config.project,
@@ -126,7 +128,9 @@ class Wandb:
             for earlier in self.folder.glob(f"offline-run-*-{arguments['id']}"):
                 shutil.rmtree(earlier)
             self.run = wandb.init(**arguments, mode=wanted)
-            job.say(f"wandb is offline; to upload: wandb sync {os.path.relpath(self.run.dir.removesuffix('/files'))}")
+        self.where = os.path.relpath(self.run.dir.removesuffix("/files"))
+        if wanted == "offline":
+            job.say(f"wandb is offline; to upload: wandb sync {self.where}")
         self.run.define_metric("*", step_metric="step")
         self.seen = float(self.run.summary.get("step") or -1) if wanted == "online" else -1.0
 
@@ -158,7 +162,10 @@ class Wandb:
         self.run.summary.update(results.summary)
 
     def close(self, exit_code: int) -> None:
-        self.run.finish(exit_code=exit_code)
+        try:
+            self.run.finish(exit_code=exit_code)
+        except TimeoutError:
+            raise TimeoutError(f"not all is uploaded; to upload it: wandb sync {self.where}") from None
 
     def _artifact(self, artifact: Artifact) -> Any:
         import wandb

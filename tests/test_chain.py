@@ -86,7 +86,8 @@ def test_a_sweep_samples_once_and_trains_each_set_of_pairs_once(chain):
         ("needless_call-1", "done"),
         ("needless_call-2", "done"),
     ]
-    assert summary["sampled_requests"] == chain.json("p/pairs/metrics.json")["prompts"]
+    prompts = chain.json("p/pairs/metrics.json")["prompts"]
+    assert (summary["sampled_requests"], summary["cached_requests"]) == (0, 2 * prompts), "the pipeline sampled them"
     for point in points:
         manifest = chain.json(f"p/sweeps/needless_call/{point['job']}/dpo/manifest.json")
         assert manifest["parents"]["sft"]["digest"] == chain.json("p/sft/manifest.json")["digest"]
@@ -96,6 +97,13 @@ def test_a_sweep_samples_once_and_trains_each_set_of_pairs_once(chain):
     assert [point["identical_to"] for point in points] == ["dpo", "dpo"]
     assert chain.adapter("p/sweeps/needless_call/needless_call-2", "dpo") == chain.adapter("p", "dpo")
     assert "recommended: " in done.stdout
+    words = ("-m", "stage=dpo", "run=p", "reward.needless_call=-1,-2", *short, "pairs.samples=1", "sweep.name=fewer")
+    for _ in range(2):
+        chain(*words)
+        summary = chain.json("p/sweeps/fewer/sweep.json")
+        assert (summary["sampled_requests"], summary["cached_requests"]) == (prompts, prompts), (
+            "once, by the first point"
+        )
 
 
 def test_two_points_at_once_end_in_the_same_bytes_as_one_after_the_other(chain):

@@ -194,6 +194,22 @@ def test_the_answers_of_the_server_become_candidates_and_pairs(pairs, endpoint):
     assert list(manifest["parents"]) == ["sft"]
 
 
+def test_requests_are_counted_by_who_had_them_answered_whatever_came_between(pairs, endpoint):
+    def counts() -> tuple[Any, Any]:
+        facts = json.loads((pairs.run / "pairs" / "manifest.json").read_text())["facts"]
+        return facts.get("requests_sampled"), facts.get("requests_from_cache")
+
+    endpoint.before = lambda number: "hashed" if number < 10 else (400, {}, "")
+    with pytest.raises(UserError):
+        pairs(concurrency=1)
+    assert counts() == (5, None)
+    endpoint.before = lambda number: "hashed"
+    pairs(again=True, concurrency=1)
+    assert counts() == (12, 0), "of both attempts"
+    pairs(again=True, anchor_share=0.2)
+    assert counts() == (0, 12)
+
+
 def test_a_request_is_sent_as_the_api_has_it(pairs, endpoint):
     pairs(prompts=None, samples=1, temperature=0.7, max_new_tokens=33)
     body = next(body for body in endpoint.bodies if body["messages"][-1]["role"] == "tool")

@@ -78,3 +78,18 @@ def test_the_value_of_a_variable_that_is_called_a_key_is_known_by_heart(monkeypa
 
 def test_a_whole_value_of_40_hexadecimal_digits_is_a_key_unless_it_is_a_commit():
     assert list(in_settings({"data": {"train": COMMIT, "revision": COMMIT}})) == ["data.train"]
+
+
+def test_a_bug_is_shown_without_the_key_that_its_message_quotes(monkeypatch, capsys):
+    import train
+
+    def fails(_words):
+        raise RuntimeError(f"401 for hf_{TOKEN}")
+
+    monkeypatch.setattr(train, "_main", fails)
+    monkeypatch.setattr(train.signal, "signal", lambda *_: None)
+    assert train.main() == 1
+    shown = capsys.readouterr().err
+    assert "Traceback (most recent call last):" in shown
+    assert f"RuntimeError: 401 for {BLOT}" in shown
+    assert TOKEN not in shown

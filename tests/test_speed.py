@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.speed import contest, growth, parts, report, sampling, training, workload
+from benchmarks.speed import chain, contest, growth, parts, report, sampling, training, workload
 from benchmarks.speed.workload import Work
 
 TOY = {"prompt_tokens": 150, "batch": 3, "vocabulary": 4096, "dtype": "float32", "same_rows": True}
@@ -110,6 +110,15 @@ def test_contenders_take_turns_and_a_ratio_is_that_of_a_round() -> None:
     assert entry["against_best"]["ratio"] == 2
     slow = contest.result({"notebook": [{"seconds": 9.0}], "ours": [{"seconds": 3.0}]}, "seconds", "s", True)
     assert slow["ratio"] == 3
+
+
+def test_what_a_point_took_over_was_not_trained(tmp_path: Path) -> None:
+    for job, origin in (("a", None), ("b", {"path": "sweeps/sweep/a/dpo", "digest": "d"}), ("c", None)):
+        folder = tmp_path / job / "dpo"
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(json.dumps({"train_seconds": 7.0}))
+        (folder / "manifest.json").write_text(json.dumps({"identical_to": origin}))
+    assert chain.train_seconds(tmp_path) == [7.0, 7.0]
 
 
 def test_the_table_has_a_row_for_each_part() -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stages import _objective, _sweep, _sweep_charts, _twins
-from stages._files import digest, write_jsonl
-from stages._settings import SweepConfig
+from stages._errors import UserError
+from stages._files import digest, read_json, write_json, write_jsonl
+from stages._schema import publish
+from stages._settings import Settings, SweepConfig
 from tests.house import House
+from tests.test_config import composed
 from tests.test_report import Page
 from tests.toys import needs_extra
 
@@ -117,10 +122,12 @@ def test_a_sweep_that_is_killed_again_and_again_ends_like_one_that_was_not(tasti
     assert {point["status"] for point in other["points"]} == {"done"}
     known = timeless(whole)
     assert {**known, "sweep": "", "settings": []} == {**other, "sweep": "", "settings": []}
+    spent = sweep(tasting, "broken")["wall_seconds"]
+    assert spent >= 4 * 4 * 0.1, "of the killed calls too"
     again = tasting(*words, "sweep.name=broken")
     assert again.stdout.count("taste: done already with the same inputs") == 4
     assert timeless(sweep(tasting, "broken")) == other
-    assert sweep(tasting, "broken")["wall_seconds"] < 60
+    assert sweep(tasting, "broken")["wall_seconds"] == spent, "nothing was done"
 
 
 def test_points_whose_input_is_read_alike_are_trained_once_and_say_so(tasting: House) -> None:
@@ -203,6 +210,7 @@ def test_sweep_json_has_the_points_of_the_last_command_with_what_came_out(tastin
     assert summary["settings"] == ["stage=taste", "run=r", "taste.steps=3"]
     assert summary["sampled_requests"] == 0
     assert "call" not in summary
+    assert not [point for point in summary["points"] if "call" in point]
     point = summary["points"][1]
     assert point["overrides"] == ["pour.cups=3"]
     assert point["seconds"] >= 0
@@ -326,6 +334,165 @@ def test_preference_training_reads_pairs_and_only_a_loss_that_weighs_them_reads_
     assert essence(-1, rounds=2) != essence(-2, rounds=2), "the table makes the pairs of the second round"
 
 
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What prepare needs, and leaves behind."""
+    publish()
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+
+
+WHOLE = {
+    "pairs.base_url": ["pairs.endpoint_model=m"],
+    "pairs.endpoint_model": ["pairs.base_url=http://host/v1"],
+    "dpo.trainer.hub_token": ["pairs.base_url=http://host/v1", "pairs.endpoint_model=m"],
+}
+
+
+@pytest.mark.usefixtures("published")
+def test_a_key_in_any_value_of_a_sweep_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    token = "hf_" + "aB3" * 9
+    for path, typed in (
+        ("pairs.base_url", f"pairs.base_url=http://host/v1,https://me:{token}@host/v1"),
+        ("pairs.base_url", f"pairs.base_url=http://host/v1,{'ab' * 20}"),
+        ("dpo.trainer.hub_token", "+dpo.trainer={seed:1},{hub_token:abc}"),
+        ("pairs.endpoint_model", f"pairs.endpoint_model=choice(small,'{token}')"),
+    ):
+        with pytest.raises(UserError, match=f"{path}: looks like a key or password") as refusal:
+            _sweep.prepare(["stage=dpo", f"runs_dir={tmp_path}/runs", "pairs.sampler=openai", *WHOLE[path], typed])
+        assert token not in str(refusal.value)
+        assert not list(tmp_path.iterdir())
+
+
+def test_no_key_is_in_what_is_told_and_kept_of_a_failed_point(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "Planted-1-token-2")
+    kept = []
+    for said in ("the server refused Planted-1-token-2", f"at https://me:hf_{'aB3' * 9}@host/v1"):
+        try:
+            raise RuntimeError(said)
+        except RuntimeError as error:
+            kept.append(_sweep._tell(error))
+    assert kept == ["RuntimeError: the server refused [redacted]", "RuntimeError: at https://[redacted]@host/v1"]
+    told = capsys.readouterr().err
+    assert told.count("Traceback") == 2
+    assert "Planted" not in told
+    assert "aB3aB3" not in told
+
+
+@pytest.mark.usefixtures("published")
+def test_a_pattern_stands_for_the_choices_of_its_group(tmp_path: Path) -> None:
+    words = ["stage=dpo", f"runs_dir={tmp_path}/runs"]
+    _sweep.prepare([*words, "reward=glob([a*,b*])"])
+    jobs = [point["job"] for point in read_json(tmp_path / "runs/default/sweeps/reward/sweep.json")["points"]]
+    assert jobs == ["reward_article", "reward_binary"]
+    for word, line in (
+        ("reward=glob(x*)", r"^reward=glob\(x\*\): no choice of this group fits$"),
+        ("dpo.beta=glob(*)", r"^dpo.beta=glob\(\*\): no choice of this group fits$"),
+    ):
+        with pytest.raises(UserError, match=line):
+            _sweep.prepare([*words, word])
+    with pytest.raises(UserError, match=r"dpo\.betta: no such field; did you mean beta"):
+        _sweep.prepare([*words, "reward=glob(*)", "dpo.betta=1"])
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Settings:
+    """Settings of a sweep over pour.cups whose points are files alone."""
+    publish()
+    settings = composed("stage=dpo", "run=r", f"runs_dir={tmp_path}/runs")
+    sweep = SweepConfig(name="cups", keys=["pour.cups"])
+    return replace(settings, root=settings.root.model_copy(update={"sweep": sweep}))
+
+
+def cups(*numbers: int) -> list[list[str]]:
+    return [[f"pour.cups={number}"] for number in numbers]
+
+
+def test_two_calls_of_a_sweep_each_answer_for_their_own_points(
+    shared: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shared.run_folder / "sweeps/cups"
+
+    def put(call: str, number: int, status: str) -> None:
+        entry = _sweep._entry(["pour.cups"], cups(number)[0], call)
+        _sweep._put(folder, entry | {"status": status, "metrics": {}}, shared, worked=True)
+
+    _sweep._begin(shared, cups(5, 6), "first")
+    put("first", 5, "done")
+    _sweep._begin(shared, cups(5, 6, 7, 8), "second")
+    put("first", 6, "done")
+    assert _sweep.Sweep(shared, (), "first").finish() == 0
+    summary = read_json(folder / "sweep.json")
+    assert {point["job"]: point["status"] for point in summary["points"]} == {
+        "cups_5": "pending", "cups_6": "done", "cups_7": "pending", "cups_8": "pending",
+    }  # fmt: skip
+    assert summary["call"]["id"] == "second"
+    for number in (5, 6, 7):
+        put("second", number, "done")
+    put("second", 8, "running")  # and its process is killed
+    assert _sweep.Sweep(shared, (), "second").finish() == 1
+    assert "cups_8: failed: its process ended before it did" in capsys.readouterr().err
+    put("first", 9, "running")  # a call that began before, and goes on after
+    put("first", 9, "done")
+    assert _sweep.Sweep(shared, (), "first").finish() == 0
+    summary = read_json(folder / "sweep.json")
+    assert [point["status"] for point in summary["points"]] == ["done", "done", "done", "failed", "done"]
+    assert not [one for one in (summary, *summary["points"]) if "call" in one]
+
+
+def test_the_time_of_a_killed_call_is_counted_to_the_last_file_of_its_point(shared: Settings) -> None:
+    folder = shared.run_folder / "sweeps/cups"
+    _sweep._begin(shared, cups(5, 6), "killed")
+    entry = _sweep._entry(["pour.cups"], cups(6)[0], "killed")
+    _sweep._put(folder, entry | {"status": "running"}, shared)
+    log = folder / "cups_6/taste/log.jsonl"
+    write_jsonl(log, [])
+    began = read_json(folder / "sweep.json")["call"]["began"]
+    os.utime(log, (began + 90, began + 90))
+    _sweep._begin(shared, cups(5, 6), "next")
+    assert read_json(folder / "sweep.json")["wall_seconds"] == pytest.approx(90, abs=0.1)
+
+
+def test_requests_are_counted_where_they_were_sampled(tmp_path: Path) -> None:
+    def made(place: str, stage: str, status: str = "done", same: bool = False, **facts: Any) -> None:
+        manifest = {"schema": 1, "stage": stage, "status": status, "facts": facts}
+        write_json(
+            tmp_path / place / stage / "manifest.json", manifest | {"identical_to": {} if not same else {"a": 1}}
+        )
+
+    points = {"points": [{"job": "a"}, {"job": "b"}, {"job": "not begun"}]}
+    made("a", "dpo")
+    assert _sweep._sampled(tmp_path, points) == (0, 0)
+    made("a", "pairs", samples="x", requests_sampled=40, requests_from_cache=2)
+    made("a/dpo/rounds/2", "pairs", samples="y", requests_sampled=42, requests_from_cache=0)
+    made("b", "pairs", samples="x", requests_sampled=0, requests_from_cache=42)
+    made("b", "dpo", same=True)
+    made("b/dpo/rounds/2", "pairs", samples="y", requests_sampled=42, requests_from_cache=0)
+    made("b", "kto", status="failed")
+    assert _sweep._sampled(tmp_path, points) == (82, 44), "of what b took over, nothing"
+    told = {"sampled_requests": 1200, "cached_requests": 2400}
+    assert _sweep.asked_in_words(told) == "1,200 requests sampled, 2,400 taken from the cache"
+    made("b", "distill", samples="z")
+    assert _sweep._sampled(tmp_path, points) == (None, None), "it was made before this was counted"
+    made("b", "distill", status="running", samples="z")
+    assert _sweep._sampled(tmp_path, points) == (82, 44)
+    made("b", "ppo")
+    assert _sweep._sampled(tmp_path, points) == (None, None)
+
+
+def test_stages_within_a_twin_keep_their_manifests(tmp_path: Path) -> None:
+    source, folder = tmp_path / "one/dpo", tmp_path / "two/dpo"
+    for place in (source, source / "rounds/1/dpo"):
+        for name in ("manifest.json", "config.yaml", "metrics.json", "checkpoints/1", "wandb/run", "adapter/a"):
+            write_json(place / name, {})
+        write_json(place / ".asked.jsonl", {})
+    _twins.take_over(source, folder)
+    there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    within = ("adapter/a", "config.yaml", "manifest.json", "metrics.json")
+    assert there == ["adapter/a", "metrics.json", *(f"rounds/1/dpo/{name}" for name in within)]
+
+
 def metrics(false: float, missed: float, **more: float) -> dict[str, Any]:
     rates = {"false_tool_call_rate": false, "missed_call_rate": missed, "balanced_accuracy": 1 - (false + missed) / 2}
     return {f"validation_{name}": value for name, value in (rates | more).items()}
@@ -342,6 +509,21 @@ def test_the_default_objective_lets_neither_error_be_bought_with_the_other() -> 
     assert _objective.objective(metrics(0.02, 0.02), config) > _objective.objective(metrics(0.0, 0.024), config)
     assert _objective.objective({"false_tool_call_rate": 0.0, "missed_call_rate": 0.0}, config) is None, "test rates"
     assert _objective.objective({"validation_loss": 0.4}, config) == -0.4
+    config = SweepConfig(max_missed=0.05)
+    none: dict[str, Any] = metrics(0, 0) | {
+        "validation_balanced_accuracy": None,
+        "validation_false_tool_call_rate": None,
+    }
+    calls = [none | {"validation_missed_call_rate": missed} for missed in (0.04, 0.06)]
+    assert _objective.objective(calls[0], config) == pytest.approx(0.96), "where no request needs none"
+    assert _objective.objective(calls[1], config) == pytest.approx(0.94 - 5 * 0.01)
+    points = [entry(name, measured) for name, measured in zip("ab", calls, strict=True)]
+    best = _objective.recommend(points, config)
+    assert best
+    assert (best["job"], best["within_bounds"]) == ("a", True)
+    assert best["why"].startswith("best missed call rate, 4.0 %, of the 1 of 2 points within the bounds")
+    assert best["why"].endswith("; false calls -, missed calls 4.0 %")
+    assert _objective.objective(none | {"validation_missed_call_rate": None, "validation_loss": 0.4}, config) == -0.4
     both = SweepConfig(objective=["false_tool_call_rate", "missed_call_rate"])
     assert _objective.objective(metrics(0.1, 0.2), both) == [0.1, 0.2]
     assert _objective.directions(both) == ["minimize", "minimize"]
@@ -378,7 +560,7 @@ def test_tables_that_order_all_answers_alike_are_told_of() -> None:
     points = [entry(name, {}) | {"identical_to": same} for name, same in (("a", None), ("b", "a"), ("c", "a"))]
     summary = {
         "sweep": "s", "stage": "dpo", "keys": ["reward.needless_call"], "points": points, "wall_seconds": 1.0,
-        "sampled_requests": 0, "recommended": None,
+        "sampled_requests": 0, "cached_requests": 0, "recommended": None,
     }  # fmt: skip
     hint = "these tables put the same answers before the same others"
     assert any(line.startswith(hint) for line in _sweep._told(summary))

@@ -8,7 +8,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +342,104 @@ def test_a_tracker_that_fails_costs_no_stage(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("stages._wandb.Wandb.finish", lambda *_: 1 / 0)
     stage_done(settings, "pairs", {}, {})
     assert "pairs: wandb failed and follows no further (ZeroDivisionError: division by zero)" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("alone")
+def test_what_cannot_be_put_together_for_trackers_costs_no_stage(tmp_path, capsys, monkeypatch):
+    settings = composed("stage=pairs", "run=r", f"runs_dir={tmp_path}/runs", "tracking=[wandb]")
+    (settings.folder / "pairs").mkdir(parents=True)
+    for name in ("used", "results"):
+        monkeypatch.setattr(_tracked, name, lambda *_: 1 / 0)
+    stage_done(settings, "pairs", {}, {})
+    told = "pairs: trackers are not told everything (ZeroDivisionError: division by zero)"
+    assert capsys.readouterr().out.count(told) == 2
+    (run,) = runs_below(settings.run_folder)
+    assert run.exit_code == 0
+
+
+class Server(BaseHTTPRequestHandler):
+    """As much of W&B as lets a run begin."""
+
+    def do_POST(self) -> None:
+        asked = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        project = {"id": "p", "name": "callwise", "entity": {"id": "e", "name": "me"}}
+        answer: dict[str, Any] = {}
+        if b"upsertBucket" in asked:
+            name = json.loads(asked)["variables"]["name"]
+            bucket = {"id": "x", "name": name, "displayName": "d", "project": project, "historyLineCount": 0}
+            answer = {"upsertBucket": {"bucket": bucket, "inserted": True}}
+        content = json.dumps({"data": answer}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST
+
+    def log_message(self, *_: Any) -> None:
+        """Nobody reads it."""
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.filterwarnings("default")
+def test_a_network_that_is_lost_while_a_stage_runs_is_told_with_what_uploads_it_later(tmp_path, capsys, monkeypatch):
+    import wandb
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    monkeypatch.setattr("stages._wandb._FINISH_SECONDS", 2)
+    monkeypatch.chdir(tmp_path)
+    wandb.teardown()  # of another test's: the address is read once
+    settings = composed("stage=pairs", "run=r", f"runs_dir={tmp_path}/runs", "tracking=[wandb]")
+    folder = settings.folder / "pairs"
+    folder.mkdir(parents=True)
+    trackers = Job("pairs", settings, folder, {}, resuming=False)._trackers
+    try:
+        trackers.open({"data": None, "parents": {}})
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    trackers.log({"step": 1, "loss": 1.0})
+    began = time.monotonic()
+    trackers.close()
+    assert time.monotonic() - began < 20
+    wandb.teardown()
+    (left,) = folder.glob("wandb/run-*")
+    told = "pairs: wandb failed and follows no further (TimeoutError: not all is uploaded; to upload it: wandb sync "
+    assert f"{told}{left.relative_to(tmp_path)})" in capsys.readouterr().out
+
+
+def test_the_headline_is_by_what_settings_are_to_be_chosen():
+    tested = dict.fromkeys(_tracked.HEADLINE, 0.5)
+    validated = {f"validation_{name}": 0.25 for name in _tracked.HEADLINE}
+    told = _tracked.summary(tested | validated)
+    for name in _tracked.HEADLINE:
+        assert (told[name], told[f"test_{name}"], told[f"validation_{name}"]) == (0.25, 0.5, 0.25)
+    assert _tracked.summary(tested) == tested
+    only = _tracked.summary(tested | validated | {"validation_false_tool_call_rate": None})
+    assert only["false_tool_call_rate"] == 0.5, "nothing was measured on validation requests"
+    assert only["missed_call_rate"] == 0.25
+
+
+def test_a_stage_that_measures_what_it_made_is_one_model_and_a_point_tells_its_objective(tmp_path):
+    settings = composed("stage=distill", "run=r", f"runs_dir={tmp_path}/runs")
+    (metrics,) = (fields for model, fields in mixed()[0].items() if model == "dpo")
+    assert "unseen_tools" in metrics
+    manifest = {"stage": "distill", "outputs": {}, "digest": "d" * 64}
+    found = _tracked.results(settings, tmp_path, metrics, manifest)
+    assert [row[0] for row in found.tables["tables/rates"].rows] == ["distill"]
+    assert found.picture
+    assert found.summary["missed_call_rate"] == metrics["missed_call_rate"]
+    assert "objective" not in found.summary
+    point = replace(settings, point="sweeps/s/rank_8")
+    assert "objective" not in _tracked.results(point, tmp_path, metrics, manifest).summary, "of test requests"
+    rates = {"validation_false_tool_call_rate": 0.02, "validation_missed_call_rate": 0.0}
+    assert _tracked.results(point, tmp_path, rates, manifest).summary["objective"] == pytest.approx(0.99)
+    assert not _tracked.results(point, tmp_path, rates | {"unseen_tools": metrics}, manifest).tables
 
 
 @pytest.mark.usefixtures("alone")

@@ -59,13 +59,19 @@ def sweep(folder: Path, share: float, points: int) -> dict[str, Any]:
     values = ",".join(map(str, POINTS[:points]))
     _train("-m", "stage=dpo", f"reward.needless_call={values}", "sweep.name=sweep", *words)
     seconds = time.perf_counter() - began
-    trainings = [
-        json.loads(file.read_text(encoding="utf-8"))["train_seconds"]
-        for file in (folder / "sweep" / "sweeps" / "sweep").glob("*/dpo/metrics.json")
-    ]
+    trainings = train_seconds(folder / "sweep" / "sweeps" / "sweep")
     return {"seconds": seconds, "sft_seconds": fine_tuned, "points": points, "trained": len(trainings)} | {
         "training_seconds": sum(trainings)
     }
+
+
+def train_seconds(folder: Path) -> list[float]:
+    """What each DPO training of a sweep took; what a point took over from another one was not trained."""
+    return [
+        json.loads((place.parent / "metrics.json").read_text(encoding="utf-8"))["train_seconds"]
+        for place in sorted(folder.glob("*/dpo/manifest.json"))
+        if not json.loads(place.read_text(encoding="utf-8"))["identical_to"]
+    ]
 
 
 def run(folder: Path, share: float, number: int) -> dict[str, Any]:
