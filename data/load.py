@@ -42,6 +42,9 @@ class DataConfig(BaseModel):
     """Share of data.train held out where data.test is not given; by default the format's own custom, or 0.1."""
     validation_share: float = Field(0.05, ge=0, lt=1)
     """Share of the training part kept from training, to watch it by."""
+    no_call_share: float | None = Field(None, ge=0, lt=1)
+    """Share of the transcripts for fine-tuning that hold no call: rows of the sort that is too many are left out, drawn
+    by data.seed. Without it they stay as they are."""
     max_rejected: float = Field(0.0, ge=0, lt=1)
     """Share of a file's rows that may be left out because they cannot be used; above it, nothing runs."""
     tools: str | None = None
@@ -127,7 +130,7 @@ def load(config: DataConfig) -> Dataset:
 
         made = generate(config.world, config.seed)
         test = _requests(parts["test"]) if "test" in parts else made.test
-        return _dataset(made.sft, made.preference, made.validation, test, notes)
+        return _dataset(_mixed(made.sft, config, notes), made.preference, made.validation, test, notes)
     train, held = parts["train"], parts.get("test", [])
     order = random.Random(f"split {config.seed}")
     if "test" not in parts:
@@ -141,7 +144,7 @@ def load(config: DataConfig) -> Dataset:
             " give more rows, or data.test"
         )
     sft = [row for row in map(_transcript, train) if row]
-    return _dataset(sft, _requests(train), _requests(validation), _requests(held), notes)
+    return _dataset(_mixed(sft, config, notes), _requests(train), _requests(validation), _requests(held), notes)
 
 
 def _read(config: DataConfig, part: Part, notes: list[str], mistakes: list[str]) -> list[Transcript | Request]:
@@ -186,6 +189,30 @@ def _transcript(row: Transcript | Request) -> Transcript | None:
     return row if isinstance(row, Transcript) else transcript_of(row)
 
 
+def _mixed(sft: Sequence[Transcript], config: DataConfig, notes: list[str]) -> list[Transcript]:
+    """The transcripts, without as many of one sort as data.no_call_share wants fewer; in their order."""
+    share = config.no_call_share
+    call = [number for number, row in enumerate(sft) if _calls(row)]
+    none = [number for number, row in enumerate(sft) if not _calls(row)]
+    if share is None:
+        return list(sft)
+    if not call or (share and not none):
+        lacking = "a call" if not call else "no call"
+        raise DataError(f"data.no_call_share={share:g}: no row of the training data holds {lacking}; leave it out")
+    many, room = (
+        (none, len(call) * share / (1 - share))
+        if len(none) >= share * len(sft)
+        else (call, len(none) * (1 - share) / share)
+    )
+    kept = {*call, *none} - {*many} | {*random.Random(f"mix {config.seed}").sample(many, round(room))}
+    notes.append(f"data.no_call_share={share:g}: {len(sft) - len(kept)} of {len(sft)} rows left out")
+    return [row for number, row in enumerate(sft) if number in kept]
+
+
+def _calls(row: Transcript) -> bool:
+    return any(message.tool_calls for message in row.messages)
+
+
 def _dataset(
     sft: Sequence[Transcript],
     preference: Sequence[Request],
@@ -206,7 +233,7 @@ def _dataset(
             digest.update(jsontext.canonical(row) + b"\n")
     counts = {
         "sft": len(sft),
-        "sft_without_call": sum(not any(message.tool_calls for message in row.messages) for row in sft),
+        "sft_without_call": sum(not _calls(row) for row in sft),
         "sft_tools": len({tool.name for row in sft for tool in row.tools}),
         "preference": len(preference),
         "validation": len(validation),

@@ -63,6 +63,33 @@ def test_a_test_file_of_its_own_leaves_the_training_file_whole(file, tmp_path):
     assert not any(request.unseen for request in dataset.preference)
 
 
+@pytest.mark.parametrize(
+    ("share", "kept"), [(None, (8, 24)), (0.5, (8, 8)), (0.1, (3, 24)), (0.0, (0, 24)), (0.25, (8, 24))]
+)
+def test_rows_of_the_sort_that_is_too_many_are_left_out_of_fine_tuning_alone(tmp_path, share, kept):
+    def calling(number):
+        call = {"id": "c", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+        chat = [{"role": "user", "content": f"Question {number}"}, {"role": "assistant", "tool_calls": [call]}]
+        return {"messages": chat, "tools": [TOOL]}
+
+    train = write(tmp_path / "rows.jsonl", [calling(n) if n % 4 else row(n) for n in range(32)])
+    test = write(tmp_path / "test.jsonl", [row(99)])
+    config = DataConfig(format="openai", train=train, test=test, validation_share=0, no_call_share=share)
+    dataset = load(config)
+    calls = [any(message.tool_calls for message in each.messages) for each in dataset.sft]
+    assert (calls.count(False), calls.count(True)) == kept
+    assert len(dataset.preference) == 32
+    places = [each.id for each in load(DataConfig(format="openai", train=train, test=test, validation_share=0)).sft]
+    assert [each.id for each in dataset.sft] == [id_ for id_ in places if id_ in {each.id for each in dataset.sft}]
+    told = f"data.no_call_share={share or 0:g}: {32 - sum(kept)} of 32 rows left out"
+    assert (told in dataset.notes) == (share is not None)
+
+
+def test_a_share_of_what_is_not_there_is_refused(file, tmp_path):
+    (line,) = mistakes(format="openai", train=file, no_call_share=0.5)
+    assert line == "data.no_call_share=0.5: no row of the training data holds a call; leave it out"
+
+
 def test_half_of_a_simple_tool_calling_file_is_for_testing(tmp_path):
     rows = [
         {"user_content": f"Q{n}", "tool_name": "search_google", "tool_arguments": {"query": str(n)}} for n in range(40)
