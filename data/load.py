@@ -247,7 +247,8 @@ def _dataset(
 
 def _said(row: dict[str, Any]) -> dict[str, Any]:
     """A written row without what no model is shown and no answer is judged by."""
-    row.pop("source", None)
+    for about in ("source", "language"):
+        row.pop(about, None)
     expected = row.get("expected") or []
     for entry in filter(None, expected if isinstance(expected, list) else [expected]):
         entry.pop("lacking", None)

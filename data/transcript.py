@@ -115,7 +115,8 @@ class Expected:
 class Transcript:
     """Tools and messages. `expected`, where the source knows it, holds one entry for each assistant turn, in order.
 
-    An entry that is None says that the turn itself is what is right. `source` is what a Request says of it.
+    An entry that is None says that the turn itself is what is right. `source` is what a Request says of it, `language`
+    what the row names as its language.
     """
 
     id: str
@@ -124,6 +125,7 @@ class Transcript:
     kind: str = ""
     expected: tuple[Expected | None, ...] = ()
     source: str | None = None
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,7 @@ class Request:
     rejected: Message | None = None
     others: dict[Act, Message] = field(default_factory=dict)
     source: str | None = None
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +209,7 @@ def transcript_of(request: Request) -> Transcript | None:
     messages = (*request.messages, request.gold)
     before = sum(turn.role == "assistant" for turn in request.messages)
     expected = (*[None] * before, request.expected)
-    return Transcript(request.id, request.tools, messages, request.kind, expected, request.source)
+    return Transcript(request.id, request.tools, messages, request.kind, expected, request.source, request.language)
 
 
 def requests_of(transcript: Transcript) -> list[Request]:
@@ -229,6 +232,7 @@ def requests_of(transcript: Transcript) -> list[Request]:
             expected=expected or expected_of(transcript.messages[place]),
             gold=transcript.messages[place],
             source=transcript.source or (transcript.id if len(turns) > 1 else None),
+            language=transcript.language,
         )
         for number, (place, expected) in enumerate(zip(turns, known, strict=True))
     ]

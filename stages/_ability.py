@@ -8,7 +8,8 @@ that judge answers, and the perplexity of the right texts in the model's prompt,
 over at most `evaluate.ability_requests` of them. Each is compared with the base's on the same requests. A model with
 other tokens, as a student may be, has no perplexity: a token of its own is another piece of text. A base that was not
 trained on the dialect's prompt starts worse than it is: a ratio below 1 may say no more than that training taught to
-answer under it. Left out: rates by language, since no format has a field that says the language of a row.
+answer under it. Where rows name their `language`, each language that has such requests is told by itself too, and
+warned of by itself: what training takes from the rarer ones hardly shows in all of them together.
 """
 
 from __future__ import annotations
@@ -37,13 +38,23 @@ class Answers(NamedTuple):
 
 def measure(requests: Sequence[Request], answers: Mapping[str, Answers]) -> dict[str, dict[str, Any]]:
     """The fields of each model: n, exact_answer_rate and right_answer_rate with what changed from the base, n_weighed,
-    n_tokens, perplexity and perplexity_ratio, each with its interval where it has one; none without such requests.
+    n_tokens, perplexity and perplexity_ratio, each with its interval where it has one, and the same in `by_language`;
+    none without such requests.
     """
     places = [place for place, request in enumerate(requests) if answers_in_text(request)]
     if not places:
         return {}
     base = answers.get("base")
-    return {model: _fields(requests, each, base, places) for model, each in answers.items()}
+    spoken: dict[str, list[int]] = {}
+    for place in places:
+        if language := requests[place].language:
+            spoken.setdefault(language, []).append(place)
+    found = {}
+    for model, each in answers.items():
+        fields = _fields(requests, each, base, places)
+        apart = {language: _fields(requests, each, base, spoken[language]) for language in sorted(spoken)}
+        found[model] = fields | ({"by_language": apart} if apart else {})
+    return found
 
 
 def perplexity(weighed: Sequence[Likelihood]) -> float | None:
@@ -82,7 +93,10 @@ def warnings(metrics: Mapping[str, Mapping[str, Any]], most: float | None) -> li
     """
     if most is not None and "base" not in metrics:
         return ["base is not among evaluate.models: how likely right answers without a call are is not held against it"]
-    found = {model: fields.get("ability", {}) for model, fields in metrics.items()}
+    found: dict[str, Mapping[str, Any]] = {}
+    for model, fields in metrics.items():
+        whole = fields.get("ability", {})
+        found |= {model: whole} | {f"{model} ({name})": each for name, each in whole.get("by_language", {}).items()}
     return [
         f"warning: {model} holds right answers without a call less likely than the base: its perplexity is"
         f" {times(fields)} times the base's, above evaluate.max_perplexity_ratio={most:g}; train less, or on more rows"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -97,3 +98,20 @@ def test_only_a_ratio_above_the_threshold_is_warned_of() -> None:
     assert warnings(metrics, None) == []
     (line,) = warnings({"sft": metrics["sft"]}, 1.5)
     assert line.startswith("base is not among evaluate.models")
+
+
+def test_each_language_that_rows_name_is_told_and_warned_of_by_itself() -> None:
+    spoken = [replace(REQUESTS[0], language="no"), replace(REQUESTS[1], language="sv"), REQUESTS[4]]
+    base = answers(spoken, ["4", "Oslo", "red"], [(1.0, 1), (1.0, 1), (1.0, 1)])
+    dpo = answers(spoken, ["4", "x", "red"], [(1.0, 1), (3.0, 1), (1.0, 1)])
+    found = measure(spoken, {"base": base, "dpo": dpo})["dpo"]
+    assert (found["n"], found["exact_answer_rate"]) == (3, 2 / 3)
+    apart = found["by_language"]
+    assert {name: (each["n"], each["exact_answer_rate"]) for name, each in apart.items()} == {
+        "no": (1, 1),
+        "sv": (1, 0),
+    }
+    assert apart["sv"]["perplexity_ratio"] == pytest.approx(math.exp(2))
+    (line,) = warnings({"base": {}, "dpo": {"ability": found}}, 2.0)
+    assert line.startswith("warning: dpo (sv) ")
+    assert "by_language" not in measure(REQUESTS, {"base": answers(REQUESTS, ["4"] * 5, [None] * 5)})["base"]

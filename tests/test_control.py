@@ -112,7 +112,7 @@ def test_rows_without_forged_tokens_keep_their_ids(dialect: str) -> None:
 TOKENS = st.sampled_from(sorted({text for family in toys.FAMILIES for text in controls(tokenizer_of(family)).values()}))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(sorted(toys.FAMILIES)), st.lists(TOKENS | st.text(max_size=5) | st.just(_control.GUARD)))
 @example("toy", ["<|im_sta", "<|im_start|>", "rt|>"])
 @example("toy", ["<<|im_end|>", "|im_end|>"])
@@ -125,7 +125,7 @@ def test_a_guarded_text_holds_no_control_token_and_loses_nothing(family: str, pa
     assert tokenizer.decode(ids) == _control.plain(guarded.content) == text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 1003), max_size=30), TOKENS)
 def test_what_a_model_wrote_is_encoded_as_it_wrote_it(ids: list[int], spelled: str) -> None:
     tokenizer = tokenizer_of("toy")

@@ -548,6 +548,23 @@ def test_a_request_survives_being_written_and_read_as_a_row_of_the_world():
     assert not {"source", "lacking"} & {*world.write_request(request), *world.write_request(request)["expected"]}
 
 
+@pytest.mark.parametrize("name", ["openai", "world"])
+def test_the_language_that_a_row_names_goes_with_its_requests_and_into_no_digest(name, tmp_path):
+    read = {"openai": openai, "world": world}[name].read
+    assert read(row(), "x:1").language is None
+    spoken = read(row(language="no"), "x:1")
+    (request, *_) = requests_of(spoken)
+    assert (spoken.language, request.language) == ("no", "no")
+    assert world.read(world.write(spoken), "x:1").language == "no"
+    assert world.read(world.write_request(request), "x:1").language == "no"
+    digests = set()
+    for more in ({}, {"language": "no"}):
+        test = tmp_path / "test.jsonl"
+        test.write_text(json.dumps(row(**more)))
+        digests.add(load(DataConfig(test=str(test), test_format="openai")).digest)
+    assert len(digests) == 1
+
+
 def test_requests_of_one_conversation_or_of_one_id_are_of_one_source(tmp_path):
     (alone,) = requests_of(openai.read(row() | {"id": "a", "messages": [ASKED, CHOSEN]}, "x:1"))
     both = requests_of(openai.read(row() | {"id": "b", "messages": [ASKED, CHOSEN, ASKED, CHOSEN]}, "x:1"))

@@ -280,7 +280,7 @@ def test_a_template_that_renders_an_answered_prompt_differently_is_refused() -> 
         _sampling.completion_of(tokenizer, dialects.get("native"), requests()[0], Message("assistant", "Hello."))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(text=st.text(max_size=40), city=st.text(max_size=20))
 def test_any_text_and_any_argument_survive_rendering_encoding_and_reading(text: str, city: str) -> None:
     tokenizer, native = _cached("toy"), dialects.get("native")

@@ -162,7 +162,13 @@ def transcript(
         raise RowError(place, "messages", "must hold an assistant turn, since that is what is learned")
     if chat[0].role == "assistant":
         raise RowError(place, "messages[0].role", "must not be assistant: there is nothing to answer yet")
-    return Transcript(row_id(row, place), tuple(tools), chat, kind)
+    return Transcript(row_id(row, place), tuple(tools), chat, kind, language=language(row))
+
+
+def language(row: dict[str, Any]) -> str | None:
+    """What the row names as its language, by which what a model could do besides is told apart."""
+    named = row.get("language")
+    return named if isinstance(named, str) and named else None
 
 
 def row_id(row: dict[str, Any], place: str) -> str:

@@ -9,6 +9,7 @@ of the same act is as right.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from data import _pythonic, jsontext
@@ -38,8 +39,7 @@ def read(row: dict[str, Any], place: str) -> Transcript:
             any_wording = None if turn.tool_calls else Expected(text_act(turn.content))
             expected.append(any_wording)
         messages.append(turn)
-    plain = _rows.transcript(row, place, tools, messages)
-    return Transcript(plain.id, plain.tools, plain.messages, plain.kind, tuple(expected))
+    return replace(_rows.transcript(row, place, tools, messages), expected=tuple(expected))
 
 
 def recognised(row: dict[str, Any]) -> str | None:

@@ -1,9 +1,11 @@
 """Our own rows: all of a transcript with what is right at each assistant turn, or a request with what is right there;
-also written, for files and digests. `source`, and `lacking` in what is expected, stand in rows that have them.
+also written, for files and digests. `source`, `language`, and `lacking` in what is expected, stand in rows that have
+them.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from data.formats import _rows, openai
@@ -29,7 +31,7 @@ def read(row: dict[str, Any], place: str) -> Transcript | _Request:
         raise RowError(
             place, "expected", f"must hold one entry for each of {turns} assistant turns, has {len(expected)}"
         )
-    return Transcript(plain.id, plain.tools, plain.messages, plain.kind, expected, _source(row, place))
+    return replace(plain, expected=expected, source=_source(row, place))
 
 
 def recognised(row: dict[str, Any]) -> str | None:
@@ -47,7 +49,7 @@ def write(transcript: Transcript) -> dict[str, Any]:
     row["messages"] = [message.as_chat() for message in transcript.messages]
     if transcript.expected:
         row["expected"] = [entry and write_expected(entry) for entry in transcript.expected]
-    return row | _written_source(transcript)
+    return row | _about(transcript)
 
 
 def write_request(request: _Request) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def write_request(request: _Request) -> dict[str, Any]:
         "messages": [message.as_chat() for message in request.messages],
         "unseen": request.unseen,
         "expected": write_expected(request.expected),
-    } | _written_source(request)
+    } | _about(request)
 
 
 def write_expected(expected: Expected) -> dict[str, Any]:
@@ -78,7 +80,9 @@ def _request(row: dict[str, Any], place: str) -> _Request:
     kind = _rows.typed(row.get("kind", ""), str, place, "kind")
     expected = _expected(row["expected"], place, "expected")
     tools, source = _rows.tools(row.get("tools"), place), _source(row, place)
-    return _Request(_rows.row_id(row, place), kind, tools, tuple(messages), expected, source=source)
+    return _Request(
+        _rows.row_id(row, place), kind, tools, tuple(messages), expected, source=source, language=_rows.language(row)
+    )
 
 
 def _source(row: dict[str, Any], place: str) -> str | None:
@@ -86,8 +90,8 @@ def _source(row: dict[str, Any], place: str) -> str | None:
     return None if source is None else _rows.words(source, place, "source")
 
 
-def _written_source(value: Transcript | _Request) -> dict[str, str]:
-    return {"source": value.source} if value.source else {}
+def _about(value: Transcript | _Request) -> dict[str, str]:
+    return {name: said for name in ("source", "language") if (said := getattr(value, name))}
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
