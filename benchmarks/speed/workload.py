@@ -112,7 +112,7 @@ def settings_of(work: Work, folder: Path, stage: str) -> Settings:
     if stage in ("sft", "dpo"):
         block = [f"batch_size={work.batch}", f"max_steps={work.warmup + work.steps}", "epochs=1000", "log_every=1"]
         block += [f"learning_rate={LEARNING_RATE}", "schedule=constant", "warmup=0"]
-        block += ["loss=[sigmoid]", "guard=off"] if stage == "dpo" else []
+        block += ["loss=[sigmoid]", "guard=off", "rejected_tokens=null"] if stage == "dpo" else []
         words += [f"{stage}.{setting}" for setting in block]
     return settled(*compose(words), words)
 
