@@ -21,7 +21,7 @@ from stages._errors import UserError
 from stages._files import write_json, write_jsonl, write_text
 from stages._job import execute
 from stages._manifest import SCHEMA
-from stages._report import probability
+from stages._report import RATES, SIDES, probability
 from stages._runs import against, configuration, named
 from stages._runs_report import findings, listed, render
 from stages._schema import block_class
@@ -185,6 +185,24 @@ class Cells(HTMLParser):
         if self.inside and data.strip():
             cell = f"{self.tables[-1][-1][-1]} {' '.join(data.split())}"
             self.tables[-1][-1][-1] = cell.strip()
+
+
+def test_the_rates_of_an_evaluations_page_are_those_of_its_metrics() -> None:
+    metrics = mixed()[0]
+    parts = [
+        metrics,
+        *({name: each[part] for name, each in metrics.items()} for part in ("unseen_tools", "seen_tools")),
+    ]
+    shown = [table for table in Cells(page(mixed())).tables if table[0] == ["", *metrics]][: len(parts)]
+    for table, part in zip(shown, parts, strict=True):
+        assert [row[1:] for row in table[1:]] == [
+            [f"{percent(each[rate.name])} {interval(each[f'{rate.name}_ci'])}".strip() for each in part.values()]
+            for rate in RATES
+        ]
+    by_kind = {row[0]: row for table in Cells(page(mixed())).tables for row in table if row[0] in ("needed", "vague")}
+    for kind, rates in (("vague", SIDES[0][3]), ("needed", SIDES[1][3])):
+        numbers = [percent(each["by_kind"][kind][rate]) for rate in rates for each in metrics.values()]
+        assert by_kind[kind] == [kind, "12", *numbers]
 
 
 def test_every_number_of_the_page_is_that_of_metrics_json(runs: Path) -> None:
