@@ -21,14 +21,13 @@ from __future__ import annotations
 
 import argparse
 import functools
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stages._files import read_json, read_jsonl, remove_folder
+from stages._files import read_json, read_jsonl, replace_folder
 from stages._manifest import missing_outputs, read_manifest
 from stages._metrics import contrast
 from stages._progress import duration
@@ -120,11 +119,7 @@ def bring(source: Path, copy: Path) -> None:
     now, before = (read_manifest(folder) or {} for folder in (source, copy))
     same = all(now[key] == before.get(key) for key in ("digest", "inputs_digest"))
     if not same or missing_outputs(copy, before):
-        remove_folder(copy)
-        temporary = copy.with_name(f".{copy.name}.copy")  # so that half a copy never has the name of a whole one
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(source, temporary)
-        temporary.rename(copy)
+        replace_folder(source, copy)
 
 
 def row(name: str, seed: int) -> str:

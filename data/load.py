@@ -192,21 +192,20 @@ def _transcript(row: Transcript | Request) -> Transcript | None:
 def _mixed(sft: Sequence[Transcript], config: DataConfig, notes: list[str]) -> list[Transcript]:
     """The transcripts, without as many of one sort as data.no_call_share wants fewer; in their order."""
     share = config.no_call_share
-    call = [number for number, row in enumerate(sft) if _calls(row)]
-    none = [number for number, row in enumerate(sft) if not _calls(row)]
     if share is None:
         return list(sft)
+    call = [number for number, row in enumerate(sft) if _calls(row)]
+    none = [number for number, row in enumerate(sft) if not _calls(row)]
     if not call or (share and not none):
         lacking = "a call" if not call else "no call"
         raise DataError(f"data.no_call_share={share:g}: no row of the training data holds {lacking}; leave it out")
-    many, room = (
-        (none, len(call) * share / (1 - share))
-        if len(none) >= share * len(sft)
-        else (call, len(none) * (1 - share) / share)
-    )
-    kept = {*call, *none} - {*many} | {*random.Random(f"mix {config.seed}").sample(many, round(room))}
-    notes.append(f"data.no_call_share={share:g}: {len(sft) - len(kept)} of {len(sft)} rows left out")
-    return [row for number, row in enumerate(sft) if number in kept]
+    if len(none) >= share * len(sft):
+        many, room = none, len(call) * share / (1 - share)
+    else:
+        many, room = call, len(none) * (1 - share) / share
+    left_out = {*many} - {*random.Random(f"mix {config.seed}").sample(many, round(room))}
+    notes.append(f"data.no_call_share={share:g}: {len(left_out)} of {len(sft)} rows left out")
+    return [row for number, row in enumerate(sft) if number not in left_out]
 
 
 def _calls(row: Transcript) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages._charts import interval, percent
 from stages._files import read_json, write_text
-from stages._lineage import ADAPTERS, STUDENT, command, done_folder, made_of
+from stages._lineage import ADAPTERS, REINFORCED, STUDENT, command, done_folder, made_of
 from stages._manifest import read_manifest
 from stages._settings import Settings
 
@@ -28,7 +28,6 @@ _RATES = {
     "exact_call_rate": "exact calls",
     "answer_accuracy": "right answers",
 }
-_REINFORCED = ("ppo", "grpo")
 _VERSIONS = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _UNKNOWN = "unknown"
@@ -279,7 +278,7 @@ def _rewarding(manifest: Mapping[str, Any], last: str, whose: str) -> str:
     """How the answers of a stage were told good from bad; `last` is the last adapter of the chain."""
     if not manifest:
         return "No preference stage went into this model."
-    if manifest["stage"] in _REINFORCED:
+    if manifest["stage"] in REINFORCED:
         return f"The {whose}'s sampled answers earned these points in reinforcement learning:"
     pairs = manifest["inputs"].get("pairs", {})
     answers = f"the {whose}'s own answers"
@@ -290,7 +289,7 @@ def _rewarding(manifest: Mapping[str, Any], last: str, whose: str) -> str:
         "human": "as a person ranked them",
         "ai": f"as `{pairs.get('judge_model')}` judged them",
     }
-    modelled = ", and a reward model was trained on them" if last in _REINFORCED else ""
+    modelled = ", and a reward model was trained on them" if last in REINFORCED else ""
     by = _ranked_by(manifest)
     return f"Preference pairs were made from {answers} {judge[by]}{modelled}{':' if by == 'rules' else '.'}"
 

@@ -18,7 +18,6 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -29,7 +28,7 @@ from data import jsontext
 from data.transcript import Expected, Message, Request, ToolCall
 from stages import _control
 from stages._errors import UserError
-from stages._files import append_jsonl, digest, locked, read_jsonl
+from stages._files import digest, locked, read_jsonl
 
 if TYPE_CHECKING:
     import httpx
@@ -43,7 +42,6 @@ _ATTEMPTS = 7  # with the waits between them a minute: limits are counted by the
 _FIRST_WAIT = 1.0  # seconds, doubled each time
 _LONGEST_WAIT = 600.0  # seconds; a server that says to come back later than that is not waited for
 _PROBE = "zqxj"
-_ASKED = ".asked.jsonl"  # in the stage's folder: the requests that this stage had answered, and found in no cache
 
 T = TypeVar("T")
 Turn = tuple[str, list[list[str]], bool]  # content, [name, arguments as a JSON string] of each call, cut off
@@ -128,6 +126,8 @@ def sample(
 
     UserError where the endpoint refuses, gives no chat completion, or fails too often; what came until then is kept.
     """
+    from stages._samples import counted, put  # which asks an endpoint through this file
+
     config = job.config
     longest = config.max_new_tokens or job.settings.model.max_new_tokens
     how = {"model": config.endpoint_model, "temperature": config.temperature, "max_tokens": longest}
@@ -164,28 +164,6 @@ def sample(
         [completion_of_turn(tokenizer, dialect, request, turn, form) for turn in known[key]]
         for request, key in zip(requests, keys, strict=True)
     ]
-
-
-def put(job: Job, cache: Path, row: dict[str, Any]) -> None:
-    """Put a request's row into a cache of samples, and note before that this stage had it answered: killed in between,
-    it does so again, which counts once.
-    """
-    append_jsonl(job.folder / _ASKED, {"key": row["key"]})
-    append_jsonl(cache, row)
-
-
-@contextlib.contextmanager
-def counted(job: Job, keys: Sequence[str]) -> Iterator[None]:
-    """Record how many of these requests the stage had answered itself, all of its attempts together and however this
-    one ends, and how many had their samples already.
-    """
-    own = job.folder / _ASKED
-    try:
-        yield
-    finally:
-        sampled = len({row["key"] for row in read_jsonl(own)} & set(keys)) if own.exists() else 0
-        job.record(requests_sampled=sampled)
-    job.record(requests_from_cache=len(set(keys)) - sampled)
 
 
 def url_of(base_url: str) -> str:

@@ -158,6 +158,15 @@ def remove_folder(folder: Path) -> None:
         shutil.rmtree(doomed)
 
 
+def replace_folder(source: Path, target: Path) -> None:
+    """A copy of a folder in place of what is at `target`, whole or not at all."""
+    unfinished = target.with_name(f".{target.name}.tmp")
+    remove_folder(unfinished)
+    shutil.copytree(source, unfinished)
+    remove_folder(target)
+    unfinished.rename(target)
+
+
 @contextlib.contextmanager
 def locked(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
     """Hold a lock file; UserError (`busy`, and who) where another process holds it. The kernel drops it at death."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # The stages that make <stage>/adapter, fine-tuning first, then preference stages: what stands first is merged first.
 Adapter = Literal["sft", "dpo", "kto", "ppo", "grpo"]
 ADAPTERS: tuple[Adapter, ...] = get_args(Adapter)
+# Those that sample while they train, and need no pairs.
+REINFORCED = ("ppo", "grpo")
 # The stage that makes an adapter for another model than the run's.
 Student = Literal["distill"]
 STUDENT: Student = "distill"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages import _card
 from stages._errors import UserError
-from stages._files import remove_folder
+from stages._files import replace_folder
 
 if TYPE_CHECKING:
     from stages._settings import Settings
@@ -85,11 +85,7 @@ def check_folder(target: Path) -> None:
 def write_folder(model: Path, target: Path) -> None:
     """All that would be uploaded, in a folder, whole or not at all."""
     check_folder(target)
-    unfinished = target.with_name(f".{target.name}.tmp")
-    remove_folder(unfinished)
-    shutil.copytree(model, unfinished)
-    remove_folder(target)
-    unfinished.rename(target)
+    replace_folder(model, target)
     print(f"merge: wrote {target}", flush=True)
 
 

@@ -6,12 +6,14 @@ What stages share that have a policy or an endpoint answer requests. Their setti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stages import _endpoint
+from stages._files import append_jsonl, digest, locked, read_jsonl
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from stages._job import Job
     from stages._sampling import Completion
 
+_ASKED = ".asked.jsonl"  # in the stage's folder: the requests that this stage had answered, and found in no cache
 _CHUNK = 8  # batches between writes: what an interruption loses at most
 
 
@@ -35,7 +38,6 @@ def sample(
 
     Who answers is the run's model with this adapter, `batch` rows at once, or the endpoint where the settings name one.
     """
-    from stages._files import digest, locked, read_jsonl
     from stages._model import load_policy, model_digest
     from stages._sampling import Completion, generate, prompt_of
 
@@ -49,7 +51,7 @@ def sample(
     cache = job.cache / f"candidates-{digest(policy | how)[:16]}.jsonl"
     job.record(samples=cache.name)
     keys = [digest([request.id, prompt_of(tokenizer, dialect, request)]) for request in requests]
-    with locked(cache.with_suffix(".lock"), "", wait=True), _endpoint.counted(job, keys):
+    with locked(cache.with_suffix(".lock"), "", wait=True), counted(job, keys):
         known = {row["key"]: row["completions"] for row in read_jsonl(cache)} if cache.exists() else {}
         left = sum(key not in known for key in keys)
         if left < len(keys):
@@ -67,6 +69,28 @@ def sample(
                     new = {key: row for key, row in zip(chunk, answers, strict=True) if key not in known}
                     for key, row in new.items():
                         known[key] = [[each.text, each.logprob, each.tokens, each.truncated] for each in row]
-                        _endpoint.put(job, cache, {"key": key, "completions": known[key]})
+                        put(job, cache, {"key": key, "completions": known[key]})
                     bar.update(bar.done + len(new))
     return [[Completion(*fields) for fields in known[key]] for key in keys]
+
+
+def put(job: Job, cache: Path, row: dict[str, Any]) -> None:
+    """Put a request's row into a cache of samples, and note before that this stage had it answered: killed in between,
+    it does so again, which counts once.
+    """
+    append_jsonl(job.folder / _ASKED, {"key": row["key"]})
+    append_jsonl(cache, row)
+
+
+@contextlib.contextmanager
+def counted(job: Job, keys: Sequence[str]) -> Iterator[None]:
+    """Record how many of these requests the stage had answered itself, all of its attempts together and however this
+    one ends, and how many had their samples already.
+    """
+    own = job.folder / _ASKED
+    try:
+        yield
+    finally:
+        sampled = len({row["key"] for row in read_jsonl(own)} & set(keys)) if own.exists() else 0
+        job.record(requests_sampled=sampled)
+    job.record(requests_from_cache=len(set(keys)) - sampled)

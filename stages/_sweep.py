@@ -24,7 +24,7 @@ from stages import _objective
 from stages._errors import UserError
 from stages._files import digest, locked, read_json, slug, write_json, write_text
 from stages._job import execute
-from stages._lineage import made_of
+from stages._lineage import REINFORCED, made_of
 from stages._machine import free_memory
 from stages._manifest import NAME, read_manifest
 from stages._progress import duration
@@ -36,7 +36,6 @@ from stages._settings import Settings, last_steps
 _OURS = ("sweep.", "launcher", "sweeper", "hydra.", "hydra/")  # how a sweep is run: no part of what its points are
 # Of the metrics of a stage, those that say how it was made and not what came out: they differ when it was interrupted.
 _HOW = ("memory_", "resumed_from_step")
-_SAMPLE_THEMSELVES = {"ppo", "grpo"}  # while they train, and not through stages/_samples.py, which counts
 _UNFINISHED = ("pending", "running")
 
 
@@ -396,7 +395,7 @@ def _sampled(folder: Path, summary: Mapping[str, Any]) -> tuple[int | None, int 
                 if manifest.get("identical_to"):
                     continue
                 uncounted = "samples" in facts and "requests_sampled" not in facts and manifest["status"] == "done"
-                if uncounted or manifest.get("stage") in _SAMPLE_THEMSELVES:
+                if uncounted or manifest.get("stage") in REINFORCED:
                     return None, None
                 sampled += facts.get("requests_sampled", 0)
                 cached += facts.get("requests_from_cache", 0)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 # Arguments of TRL that have a place of their own here; two places would contradict each other.
 _TAKEN = {"output_dir": "runs_dir", "seed": "seed", "report_to": "tracking", "max_length": "model.max_length"}
 
-_UNLOGGED = "unlogged.pt"  # of a checkpoint
+_UNLOGGED = "unlogged.safetensors"  # of a checkpoint
+_METRICS = "metrics/"  # what TRL has seen, in that file
 _UNLOGGED_ATTRIBUTES = ("_tr_loss", "_globalstep_last_logged", "_total_train_tokens")  # of transformers and of TRL
 
 
@@ -282,20 +283,24 @@ def _save_unlogged(trainer: Any, checkpoint: Path) -> None:
     row after an interruption would be a mean over fewer steps than that of an uninterrupted run.
     """
     import torch
+    from safetensors.torch import save_file
 
-    seen = {name: getattr(trainer, name) for name in _UNLOGGED_ATTRIBUTES if hasattr(trainer, name)}
-    torch.save(seen | {"metrics": dict(trainer._metrics["train"])}, checkpoint / _UNLOGGED)
+    seen = {name: torch.as_tensor(getattr(trainer, name)) for name in _UNLOGGED_ATTRIBUTES if hasattr(trainer, name)}
+    for key, values in trainer._metrics["train"].items():
+        seen[f"{_METRICS}{key}"] = torch.tensor(values, dtype=torch.float64)  # which holds all that Python's floats do
+    save_file(seen, checkpoint / _UNLOGGED)
 
 
 def _load_unlogged(trainer: Any, checkpoint: Path) -> None:
     """Put back what `_save_unlogged` wrote; a checkpoint of an earlier version has none."""
-    import torch
+    from safetensors.torch import load_file
 
-    if (checkpoint / _UNLOGGED).exists():
-        seen = torch.load(checkpoint / _UNLOGGED, map_location=trainer.args.device, weights_only=True)
-        trainer._metrics["train"].update(seen.pop("metrics"))
-        for name, value in seen.items():
-            setattr(trainer, name, value)
+    stored = checkpoint / _UNLOGGED
+    for name, value in load_file(stored, device=str(trainer.args.device)).items() if stored.exists() else ():
+        if name.startswith(_METRICS):
+            trainer._metrics["train"][name.removeprefix(_METRICS)] = value.tolist()
+        else:
+            setattr(trainer, name, value if value.is_floating_point() else value.item())
 
 
 @contextlib.contextmanager

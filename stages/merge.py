@@ -174,6 +174,7 @@ def run(job: Job) -> dict[str, Any]:
     for way in found:
         if way != kept:
             remove_folder(job.folder / way)
+    # Before the check: a merge that is refused has no metrics to look at.
     job.record(requests=len(requests), requests_refused_by_template=len(refused), measured=found)
     check(found[kept], *_tolerances(config))
     remove_folder(job.folder / "model")
