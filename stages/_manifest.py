@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,9 @@ def inputs_of(name: str, settings: Settings, parents: Mapping[str, dict[str, Any
 
 
 def same_inputs(manifest: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
-    """Whether a folder was made from these inputs, without fields that have become FREE or OWN and count no more."""
+    """Whether a folder was made from these inputs: without fields that have become FREE or OWN and count no more, and
+    with null for those that are new.
+    """
     known = {
         block: {
             field: value
@@ -69,7 +72,7 @@ def same_inputs(manifest: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
         else old
         for block, old in manifest["inputs"].items()
     }
-    return digest(known) == digest(inputs)
+    return not differences(known, json.loads(json.dumps(inputs)))
 
 
 def counted(block: BaseModel, own: bool = True) -> dict[str, Any]:
@@ -143,7 +146,7 @@ def changed_outputs(folder: Path, manifest: Mapping[str, Any], below: str) -> li
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Which inputs differ, as `path: old -> new`."""
+    """Which inputs differ, as `path: old -> new`; what is null is as if it were absent."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = list(dict.fromkeys((*old, *new)))
         return [

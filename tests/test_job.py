@@ -136,6 +136,14 @@ def test_a_field_that_changes_no_result_may_change_even_if_it_once_counted(house
     assert "brew: done already" in house("brew.nap=0.3").stdout
 
 
+def test_a_new_field_makes_nothing_again_as_long_as_it_is_null(house):
+    assert house("stage=brew").returncode == 0
+    code = house.folder.joinpath("stages/brew.py").read_text()
+    house.write("stages/brew.py", code.replace("    nap: float", "    grind: int | None = None\n    nap: float"))
+    assert "brew: done already" in house("stage=brew").stdout
+    assert "brew: replacing runs/default/brew (brew.grind: None -> 3)" in house("brew.grind=3").stdout
+
+
 def test_a_field_of_its_own_stage_alone_makes_no_other_stage_again(house):
     """But its own; and that a stage counts it no more is no reason to make that one again."""
     code = house.folder.joinpath("stages/brew.py").read_text()
