@@ -61,14 +61,14 @@ def pair_trainer(weight: float = 0.0, scale: float = 1.0) -> type[Any]:
             if not weight:
                 return super()._compute_loss(model, inputs, return_outputs)
             target = scale * inputs.pop("margin")
-            seen: list[torch.Tensor] = []  # sums of log-probs over each completion: of the policy, of the reference
+            seen: list[torch.Tensor] = []  # sums of the policy's log-probs over each completion
             hook = self.model.register_forward_hook(lambda *call: seen.append(call[-1].log_probs.sum(1)))
             try:
                 loss = super()._compute_loss(model, inputs, return_outputs=False)
             finally:
                 hook.remove()
-            policy, reference = (logps.chunk(2) for logps in seen)
-            implicit = self.beta * ((policy[0] - reference[0]) - (policy[1] - reference[1]))
+            chosen, rejected = seen[0].chunk(2)
+            implicit = self.beta * ((chosen - inputs["ref_chosen_logps"]) - (rejected - inputs["ref_rejected_logps"]))
             return loss + weight * reward_aware(implicit, target).mean()
 
     return PairTrainer

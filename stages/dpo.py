@@ -2,18 +2,19 @@
 
     python train.py stage=dpo run=mine [dpo.beta=0.05 dpo.guard=stop dpo.loss=[reward_aware]]
 
-TRL's DPOTrainer goes on with the SFT adapter; its reference is a frozen copy of the same adapter, which is checked
-before the first step. The NLL term and the guards (stages/_guard.py) are there because pairs of nearly equal calls push
-both sides down, and because missed calls are what fewer false calls are easily paid with.
+TRL's DPOTrainer goes on with the SFT adapter; its reference is a frozen copy of the same adapter, asked once for each
+pair (stages/_reference.py) and checked before the first step. The NLL term and the guards (stages/_guard.py) are there
+because pairs of nearly equal calls push both sides down, and because missed calls are what fewer false calls are easily
+paid with.
 Writes dpo/adapter and, on validation requests, both error rates. Left out: full fine-tuning, and another reference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stages import _preference, _twins
 from stages._preference import PreferenceConfig
@@ -65,6 +66,13 @@ class Config(PreferenceConfig):
             raise ValueError(f"loss_weights: {len(self.loss_weights)} weights for {len(self.loss)} losses")
         return self
 
+    @field_validator("trainer")
+    @classmethod
+    def _reference_is_ours(cls, trainer: dict[str, Any]) -> dict[str, Any]:
+        if "precompute_ref_log_probs" in trainer:
+            raise ValueError("precompute_ref_log_probs cannot be set: what the reference says is always computed first")
+        return trainer
+
     @property
     def weights(self) -> list[float]:
         """The weight of each loss."""
@@ -95,6 +103,7 @@ def _train(job: Job) -> dict[str, Any]:
     from stages import _training
     from stages._model import load_policy, load_tokenizer, save_adapter
     from stages._pair_trainer import REWARD_AWARE, pair_trainer, trl_losses
+    from stages._reference import know_reference
     from stages._shared_prompt import share_prompts
 
     config, model_config = job.config, job.settings.model
@@ -122,7 +131,8 @@ def _train(job: Job) -> dict[str, Any]:
         )
     if reason := share_prompts(trainer.model):
         job.say(f"prompts are computed for both answers of a pair: {reason}")
-    reference = check_reference(trainer, pairs[:8])
+    know_reference(job, trainer, pairs)
+    reference = check_reference(trainer)
     way_out = "a smaller dpo.learning_rate, a larger dpo.beta or a larger weight of sft in dpo.loss_weights"
     results, logged = _preference.train(job, trainer, tokenizer, way_out)
     save_adapter(model, job.folder / "adapter")
@@ -132,8 +142,9 @@ def _train(job: Job) -> dict[str, Any]:
     return counts.as_dict() | reference | results | shown | {"chosen_gain_nats": last["rewards/chosen"] / config.beta}
 
 
-def check_reference(trainer: Any, rows: Sequence[dict[str, Any]], tolerance: float = 1e-4) -> dict[str, float]:
-    """Before the first step policy and reference must agree: margins 0, loss ln 2. RuntimeError says what was seen.
+def check_reference(trainer: Any, tolerance: float = 1e-4) -> dict[str, float]:
+    """Before the first step the policy must agree with what its rows say of the reference: margins 0, loss ln 2, on the
+    first eight of them. RuntimeError says what was seen.
 
     It fails for a reference that is the base or another adapter, for dropout left on, and for rounded adapters.
     """
@@ -141,10 +152,14 @@ def check_reference(trainer: Any, rows: Sequence[dict[str, Any]], tolerance: flo
 
     import torch
 
-    batch = trainer._prepare_inputs(trainer.data_collator(list(rows)))
-    policy = _preference.completion_logps(trainer, batch).chunk(2)
-    reference = trainer.compute_ref_log_probs(trainer.model, batch)
-    margins = trainer.beta * ((policy[0] - reference[0]) - (policy[1] - reference[1]))
+    from stages._reference import batch_of_one
+
+    gaps = []
+    for row in trainer.train_dataset.select(range(min(8, len(trainer.train_dataset)))):
+        batch = batch_of_one(trainer, row)
+        chosen, rejected = _preference.completion_logps(trainer, batch)
+        gaps.append((chosen - batch["ref_chosen_logps"]) - (rejected - batch["ref_rejected_logps"]))
+    margins = trainer.beta * torch.cat(gaps)
     loss = -torch.nn.functional.logsigmoid(margins).mean().item()
     margin = margins.abs().max().item()
     if not (margin <= tolerance and abs(loss - math.log(2)) <= tolerance):

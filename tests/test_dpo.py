@@ -24,6 +24,7 @@ from stages._errors import UserError
 from stages._guard import missed_calls
 from stages._job import execute
 from stages._pair_trainer import pair_trainer, reward_aware, trl_losses
+from stages._reference import know_reference, reference_logps
 from stages._shared_prompt import share_prompts
 from tests import toys
 
@@ -94,6 +95,11 @@ def test_every_loss_has_a_weight() -> None:
     assert [dpo.Config(loss=names).step_factor for names in (["sigmoid", "sft"], ["sigmoid"])] == [3.0, 1.0]
 
 
+def test_where_the_reference_comes_from_is_not_for_trls_arguments_to_say() -> None:
+    with pytest.raises(ValidationError, match="precompute_ref_log_probs cannot be set: what the reference says"):
+        dpo.Config(trainer={"precompute_ref_log_probs": False})
+
+
 def test_the_losses_to_choose_from_are_those_of_the_installed_trl_and_ours() -> None:
     from trl import DPOTrainer
 
@@ -117,8 +123,12 @@ def test_reward_aware_is_the_divergence_of_the_two_margins() -> None:
     assert implicit.grad.tolist() == pytest.approx((torch.sigmoid(implicit) - torch.sigmoid(target)).tolist(), abs=1e-6)
 
 
-def trainer_of(folder: Path, loss: list[str], weights: list[float], share: bool, **aware: float) -> tuple[Any, Any]:
-    """A trainer whose policy has moved away from its reference, and one batch of it."""
+def trainer_of(
+    folder: Path, loss: list[str], weights: list[float], share: bool, reference: bool = True, **aware: float
+) -> tuple[Any, Any]:
+    """A trainer whose policy has moved away from its reference, which it knows from its rows or computes itself, and
+    one batch of it.
+    """
     import torch
     from datasets import Dataset
     from peft import LoraConfig, PeftModel, get_peft_model
@@ -142,7 +152,20 @@ def trainer_of(folder: Path, loss: list[str], weights: list[float], share: bool,
     )
     toys.moved(model)
     assert not share or share_prompts(trainer.model) is None
+    if reference:
+        know_reference(job_of(folder), trainer, rows)
     return trainer, trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+
+
+def job_of(folder: Path) -> Any:
+    """What stages/_reference.py asks of a job."""
+    settings = toys.toy_settings(folder, "dpo", toys.toy_checkpoint(folder / "model"), pairs={}, evaluate={}, dpo={})
+    notes: dict[str, Any] = {}
+    return types.SimpleNamespace(
+        settings=settings, config=settings.stage("dpo"), cache=folder / "cache", parent=lambda _: folder, notes=notes,
+        say=lambda text: notes.setdefault("said", []).append(text), record=notes.update,
+        progress=lambda items, *_: items,
+    )  # fmt: skip
 
 
 def loss_and_gradient(trainer: Any, batch: Any) -> tuple[float, Any]:
@@ -154,15 +177,40 @@ def loss_and_gradient(trainer: Any, batch: Any) -> tuple[float, Any]:
     return loss.item(), torch.cat(gradients)
 
 
-def test_prompts_computed_once_give_trls_loss_and_gradient(tmp_path: Path) -> None:
+def test_prompts_and_references_computed_once_give_trls_loss_and_gradient(tmp_path: Path) -> None:
     import torch
 
     plain, shared = (
-        loss_and_gradient(*trainer_of(tmp_path, ["sigmoid", "sft"], [1.0, 0.2], share=share)) for share in (False, True)
+        loss_and_gradient(*trainer_of(tmp_path, ["sigmoid", "sft"], [1.0, 0.2], share=ours, reference=ours))
+        for ours in (False, True)
     )
     assert plain[0] != pytest.approx(math.log(2), abs=1e-3)
     assert shared[0] == pytest.approx(plain[0], abs=1e-5)
     assert torch.allclose(shared[1], plain[1], atol=1e-5)
+
+
+def test_each_pair_is_put_to_the_reference_once_and_gets_the_same_number_in_any_company(tmp_path: Path) -> None:
+    tokenizer = toys.toy_tokenizer()
+    answers = ("No.", "No idea.", "It rains in Oslo, I think, and it will for a while.")
+    rows, _ = _preference.pair_rows(tokenizer, [pair(tokenizer, rejected=one) for one in answers], max_length=512)
+    trainer, _ = trainer_of(tmp_path, ["sigmoid"], [1.0], share=True)
+
+    job, asked = job_of(tmp_path / "one"), []
+    compute = trainer.compute_ref_log_probs
+    trainer.compute_ref_log_probs = lambda model, batch: asked.append(batch) or compute(model, batch)
+    first = reference_logps(job, trainer, [rows[0], rows[1], rows[0]])
+    assert first[0] == first[2] != first[1]
+    assert job.notes["reference_computed"] == len(asked) == 2
+    again = reference_logps(job, trainer, [rows[2], rows[1]])
+    assert job.notes["said"] == ["1 of 2 pairs have their reference already"]
+    assert (job.notes["reference_computed"], len(asked)) == (1, 3)
+    assert again[1] == first[1]
+
+    other = job_of(tmp_path / "other")
+    assert reference_logps(other, trainer, rows) == [first[0], first[1], again[0]]
+    job.config.trainer["ld_alpha"] = 0.5
+    reference_logps(job, trainer, rows[:1])
+    assert len(list(job.cache.glob("reference-*.jsonl"))) == 2
 
 
 def test_the_trainer_adds_reward_aware_from_the_margins_of_its_rows(tmp_path: Path) -> None:
@@ -245,7 +293,7 @@ def tuned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def copied(tuned: Tuned, folder: Path) -> Path:
     """The run as it was after its fine-tuning, to go on from anew."""
-    shutil.copytree(tuned.folder / "runs", folder / "runs", ignore=lambda _, names: {"dpo"} & set(names))
+    shutil.copytree(tuned.folder / "runs", folder / "runs", ignore=shutil.ignore_patterns("dpo", "reference-*"))
     shutil.copy(tuned.folder / "rows.jsonl", folder)
     return folder
 
@@ -253,6 +301,11 @@ def copied(tuned: Tuned, folder: Path) -> Path:
 def adapter_digest(folder: Path, stage: str = "dpo") -> str:
     path = folder / "runs" / "toy" / stage / "adapter" / "adapter_model.safetensors"
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def asked_of_the_reference(folder: Path) -> int:
+    manifest = json.loads((folder / "runs/toy/dpo/manifest.json").read_text())
+    return manifest["facts"]["reference_computed"]
 
 
 @pytest.mark.slow
@@ -275,6 +328,10 @@ def test_it_starts_at_its_reference_learns_and_can_be_interrupted(tuned: Tuned, 
     again = run_dpo(other, tuned, **BALANCED)
     assert again["resumed_from_step"] in (2, 3)
     assert adapter_digest(other) == adapter_digest(folder)
+
+    assert asked_of_the_reference(folder) > 0
+    run_dpo(other, tuned, **(BALANCED | {"epochs": 1}), beta=0.2)
+    assert asked_of_the_reference(other) == 0  # the policy and the pairs are those of before
 
 
 @pytest.mark.slow
@@ -306,9 +363,9 @@ def tensors(path: Path) -> dict[str, Any]:
     return load_file(path / "adapter_model.safetensors")
 
 
-# Chosen answers are unlearnt, so that each step costs them more than the one before.
+# Chosen answers are unlearnt, so that steps cost them more and more.
 RUINOUS: dict[str, Any] = {
-    "loss": ["sft"], "loss_weights": [-1.0], "learning_rate": 1e-3, "schedule": "constant", "guard_drop": 6.0,
+    "loss": ["sft"], "loss_weights": [-1.0], "learning_rate": 1e-3, "schedule": "constant", "epochs": 6,
     "guard_drop_share": None,
 }  # fmt: skip
 
@@ -322,8 +379,12 @@ def test_a_guard_that_stops_keeps_the_weights_of_the_last_good_step_also_when_re
     with monkeypatch.context() as patched:
         patched.setattr(_checkpoints, "forget_checkpoints", lambda job: None)
         run_dpo(other, tuned, **RUINOUS, guard="off", save_every=1, trainer={"save_total_limit": None})
+    rows = [json.loads(line) for line in (other / "runs/toy/dpo/log.jsonl").read_text().splitlines()]
+    lost = [-row["rewards/chosen"] / dpo.Config().beta for row in rows if "rewards/chosen" in row]
+    guarded = RUINOUS | {"guard": "stop", "guard_drop": 1.01 * max(lost[:3])}  # which machines disagree about
+
     folder = copied(tuned, tmp_path / "stopped")
-    metrics = run_dpo(folder, tuned, **RUINOUS, guard="stop")
+    metrics = run_dpo(folder, tuned, **guarded)
     tripped, kept = metrics["guard_chosen_drop_step"], metrics["kept_step"]
     assert metrics["steps"] == tripped
     assert kept == tripped - 2 > 0  # the row of a step tells of the weights before it
@@ -339,8 +400,8 @@ def test_a_guard_that_stops_keeps_the_weights_of_the_last_good_step_also_when_re
     assert manifest["facts"]["guard"]["tripped"]["chosen_drop"]["step"] == tripped
 
     with toys.interrupted("toy/dpo", kept):  # seen after the next step
-        run_dpo(again, tuned, **RUINOUS, guard="stop")
-    resumed = run_dpo(again, tuned, **RUINOUS, guard="stop")
+        run_dpo(again, tuned, **guarded)
+    resumed = run_dpo(again, tuned, **guarded)
     assert resumed["resumed_from_step"] == tripped - 1
     assert (resumed["guard_chosen_drop_step"], resumed["kept_step"]) == (tripped, kept)
     assert adapter_digest(again) == adapter_digest(folder)
