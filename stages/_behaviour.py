@@ -11,6 +11,7 @@
     right_slot_rate                questions that name a lacking argument / requests that say which one lacks
     parallel_count_accuracy        as many calls as expected / requests that expect several calls
     recovery_rate                  right calls, answers, questions, refusals / requests that follow a failed call
+    dialogue_accuracy              dialogues all of whose turns are right / dialogues of which several turns were asked
 
     argument_precision             right arguments / arguments given, over calls that stand for an expected one
     argument_recall                right arguments / arguments wanted, over the same calls
@@ -19,6 +20,7 @@
     parallel_call_f1               2 exact calls / (calls made + calls expected), where several calls are expected
     surplus_calls                  calls that stand for no expected one / requests
     tool_productivity              requests with an exact call / calls made
+    calls_per_solved_dialogue      calls made in dialogues all of whose turns are right / those dialogues
     mean_output_tokens             tokens written / requests
     expected_utility_at_<c>        (requests with an exact call - c x other attempts) / requests
 
@@ -34,14 +36,16 @@ F1 of one 2 right / (done + right somewhere); `acts` counts what was done for ea
 the risk c of a wrong call is that of MICE (Subramani et al. 2025, arXiv 2504.20168), tool productivity that of OTC
 (Wang et al. 2025, arXiv 2504.14870). A question names an argument if all parts of the argument's name stand in it as
 words, or all words of the data's own question but articles and their like; number is ignored. A call has failed if its
-result is a JSON object with something under `error`, as the runtime writes one, and no other turn came after it.
+result is a JSON object with something under `error`, as the runtime writes one, and no other turn came after it. Each
+turn of a dialogue is asked with what the data has before it, whatever the model said to earlier ones.
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data.transcript import ACTS
@@ -86,8 +90,6 @@ def behaviour(rows: Sequence[Row], tokens: Sequence[int]) -> dict[str, Any]:
 
 def shares(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
     """Numerator and denominator of the first group."""
-    from rewards._outcome import right_outcome
-
     tried = [row for row in rows if attempted(row.judgement)]
     needed = [row for row in tried if needs_call(row.request)]
     parallel = [row for row in rows if len(row.request.expected.calls) > 1]
@@ -95,6 +97,7 @@ def shares(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
     asked = sum(row.judgement.outcome == "asked" for row in rows)
     lacking = [row for row in rows if row.request.expected.lacking]
     failed = [row for row in rows if after_failure(row.request)]
+    talks = dialogues(rows)
     return {
         "attempt_rate": (len(tried), len(rows)),
         "parse_rate": (sum(parsed(row.judgement) for row in tried), len(tried)),
@@ -109,8 +112,34 @@ def shares(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
             sum(len(calls_of(row)) == len(row.request.expected.calls) for row in parallel),
             len(parallel),
         ),
-        "recovery_rate": (sum(row.judgement.outcome == right_outcome(row.request) for row in failed), len(failed)),
+        "recovery_rate": (sum(map(is_right, failed)), len(failed)),
+        "dialogue_accuracy": (sum(all(map(is_right, talk)) for talk in talks), len(talks)),
     }
+
+
+def is_right(row: Row) -> bool:
+    """Whether what was done is what the request wants."""
+    from rewards._outcome import right_outcome
+
+    return row.judgement.outcome == right_outcome(row.request)
+
+
+def dialogues(rows: Sequence[Row]) -> list[list[Row]]:
+    """The turns of each conversation of which several were asked: `<id>/<turn>`, each with all that the one before has
+    seen, and more.
+    """
+    found = defaultdict(list)
+    for row in rows:
+        conversation, _, turn = row.request.id.rpartition("/")
+        if conversation and turn.isdecimal():
+            found[conversation].append(row)
+    talks = [sorted(turns, key=lambda row: len(row.request.messages)) for turns in found.values() if len(turns) > 1]
+    return [talk for talk in talks if all(_goes_on(*turns) for turns in pairwise(talk))]
+
+
+def _goes_on(one: Row, other: Row) -> bool:
+    before, after = one.request.messages, other.request.messages
+    return len(before) < len(after) and after[: len(before)] == before
 
 
 def act_of(row: Row) -> str:
@@ -227,11 +256,13 @@ def _bundles(rows: Sequence[Row]) -> dict[str, float | None]:
     sizes = sum(len(made) + len(wanted) for made, wanted in parallel)
     ungrounded = sum(row.judgement.components.get("ungrounded", 0) for row in rows)
     values = sum(plain_values(call.arguments) for row in rows for call in calls_of(row))
+    solved = [talk for talk in dialogues(rows) if all(map(is_right, talk))]
     return {
         "ungrounded_argument_rate": _over(ungrounded, values),
         "parallel_call_f1": _over(2 * right, sizes),
         "surplus_calls": _over(sum(row.judgement.components.get("surplus", 0) for row in rows), len(rows)),
         "tool_productivity": _over(exact, calls),
+        "calls_per_solved_dialogue": _over(sum(len(calls_of(row)) for talk in solved for row in talk), len(solved)),
     } | {f"expected_utility_at_{risk:g}": _over(exact - risk * wrong, len(rows)) for risk in RISKS}
 
 

@@ -45,6 +45,8 @@ MEASURES = (
     ("ask_recall", "Asking, recall", "asked, of requests where that is right"),
     ("right_slot_rate", "Asking for what lacks", "questions that name it, of requests that lack an argument"),
     ("recovery_rate", "Recovery", "right, of requests that follow a failed call"),
+    ("dialogue_accuracy", "Dialogues", "right in every turn, of those of which several turns were asked"),
+    ("calls_per_solved_dialogue", "Calls", "made in a dialogue that is right in every turn"),
     ("call_f1", "Call F1", "of trying to call where a call is needed"),
     ("act_macro_f1", "Act F1", "mean over the acts that are right somewhere"),
     ("act_macro_f1_all", "Act F1, all acts", "and over those that were done somewhere"),

@@ -172,3 +172,28 @@ def test_recovery_is_what_is_right_after_a_call_that_failed(
     assert behaviour([row], [1])["recovery_rate"] == recovered
     again = replace(row.request, messages=(*turns, Message("assistant", "It failed."), Message("user", "Really?")))
     assert behaviour([row._replace(request=again)], [1])["recovery_rate"] is None
+
+
+def turns_of(conversation: str, *pairs: tuple[Expected, str]) -> list[Row]:
+    """Turns of one conversation, each behind all that came before."""
+    rows: list[Row] = []
+    for number, row in enumerate(done(*pairs)):
+        before = (*rows[-1].request.messages, Message("assistant", "Fine.")) if rows else ()
+        request = replace(row.request, id=f"{conversation}/{number}", messages=(*before, *row.request.messages))
+        rows.append(row._replace(request=request))
+    return rows
+
+
+def test_a_dialogue_is_right_when_all_its_turns_are() -> None:
+    solved = turns_of("a", (ONE, RIGHT), (ANSWER, "It is mild."), (TWO, f"{RIGHT}\n{TIDES}"))
+    failed = turns_of("b", (ONE, RIGHT), (ANSWER, RIGHT))
+    alone = turns_of("c", (ONE, RIGHT))
+    fields = behaviour([*failed[::-1], *solved, *alone], [1] * 6)
+    assert fields["dialogue_accuracy"] == 1 / 2
+    assert fields["calls_per_solved_dialogue"] == 3
+    assert behaviour([*failed, *alone], [1] * 3)["calls_per_solved_dialogue"] is None
+
+    # Ids alone make no dialogue: these do not go on from one another.
+    others = [row._replace(request=replace(row.request, id=f"d/{n}")) for n, row in enumerate(done((ONE, RIGHT)) * 2)]
+    fields = behaviour(others, [1, 1])
+    assert (fields["dialogue_accuracy"], fields["dialogue_accuracy_ci"]) == (None, None)
