@@ -1,6 +1,7 @@
 """How often the rules of rewards/_necessity.py are right about whether a tool is needed, where that is known.
 
     python -m benchmarks.necessity [metatool_task1.json]
+    python -m benchmarks.necessity --probe runs/mine/sft/adapter [--limit 300]
 
 On requests of the built-in world (seed 1): those for preference pairs, in whose wordings the rules were made, and apart
 from them those of the test set. Covered are the requests on which the rules do not abstain. `call` is the share of the
@@ -10,11 +11,15 @@ confidence, and how often a call is not needed there, and that act the right one
 
 With a file of MetaTool's first task, [{query, label: positive | negative, tool}], the same for each label: all tools
 that the file names are on offer for each query, by their names alone, since it says no more of them.
+
+With an adapter of the embedded model, what pairs.probe=2 and 4 add: the requests for which the rules name no act, in
+both sets evenly spaced, are put to the policy without tools. Of those that it always answers alike, how often no call
+is needed, and how often that answer is right.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -96,16 +101,53 @@ def metatool(file: Path) -> list[Request]:
     ]
 
 
-def main(file: str | None) -> None:
+def probe(title: str, requests: Sequence[Request], adapter: Path, limit: int) -> None:
+    """What the policy, asked without tools, makes of the requests for which the rules name no act."""
+    from data.dialects import native
+    from rewards import judge
+    from stages import _scoring, _unlabelled
+    from stages._model import ModelConfig, load_policy, load_tokenizer
+    from stages._sampling import generate as sampled
+
+    config, seen = ModelConfig(), {request.id: request for request in requests}
+    alone = _unlabelled.unsure(requests)
+    asked = _scoring.spread(alone, limit)
+    policy, tokenizer = load_policy(config, adapter), load_tokenizer(config)
+    print(f"\n{title}: the rules name no act for {share(len(alone), len(requests))}; {len(asked)} are asked")
+    answers = sampled(policy, tokenizer, native, asked, 4, temperature=1.0, max_new_tokens=config.max_new_tokens)
+    for count in (2, 4):
+        said = [
+            (seen[request.id], text)
+            for request, row in zip(asked, answers, strict=True)
+            if (text := _unlabelled.agreed(request, row[:count], native)) is not None
+        ]
+        no_call = sum(request.expected.act != "call" for request, _ in said)
+        right = sum(
+            judge(request, native.read(text, request.tools)).outcome == "right_answer" for request, text in said
+        )
+        agreeing, needless, true = share(len(said), len(asked)), share(no_call, len(said)), share(right, len(said))
+        print(f"  {count} answers agree {agreeing}   no call {needless}   right answer {true}")
+
+
+def main(file: Path | None, adapter: Path | None, limit: int) -> None:
     """Print the figures."""
     world = generate(
         WorldConfig(sft_rows=1, preference_rows=3000, validation_rows=1, test_rows=2000, unseen_rows=800), 1
     )
-    tell("preference requests of the world", world.preference, lambda request: request.kind)
-    tell("test requests of the world", world.test, lambda request: request.kind)
+    sets = {"preference requests of the world": world.preference, "test requests of the world": world.test}
+    for title, requests in sets.items():
+        if adapter:
+            probe(title, requests, adapter, limit)
+        else:
+            tell(title, requests, lambda request: request.kind)
     if file:
-        tell("MetaTool, first task", metatool(Path(file)), lambda request: request.kind)
+        tell("MetaTool, first task", metatool(file), lambda request: request.kind)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else None)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", nargs="?", type=Path, help="MetaTool's first task")
+    parser.add_argument("--probe", type=Path, metavar="ADAPTER", help="of a fine-tuned embedded model")
+    parser.add_argument("--limit", type=int, default=300, help="requests that it is asked of each set")
+    asked_for = parser.parse_args()
+    main(asked_for.file, asked_for.probe, asked_for.limit)

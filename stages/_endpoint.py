@@ -120,9 +120,9 @@ def check_address(address: str, variable: str | None, names: Names, stage: str) 
 
 
 def sample(
-    job: Job, tokenizer: PreTrainedTokenizerBase, dialect: ModuleType, requests: Sequence[Request]
+    job: Job, tokenizer: PreTrainedTokenizerBase, dialect: ModuleType, requests: Sequence[Request], count: int
 ) -> list[list[Completion]]:
-    """`samples` answers to each request, in the order of the requests; what the cache has is not asked again.
+    """`count` answers to each request, in the order of the requests; what the cache has is not asked again.
 
     UserError where the endpoint refuses, gives no chat completion, or fails too often; what came until then is kept.
     """
@@ -131,7 +131,7 @@ def sample(
     config = job.config
     longest = config.max_new_tokens or job.settings.model.max_new_tokens
     how = {"model": config.endpoint_model, "temperature": config.temperature, "max_tokens": longest}
-    source = {"endpoint": url_of(config.base_url), "seed": job.seed, "n": config.samples}
+    source = {"endpoint": url_of(config.base_url), "seed": job.seed, "n": count}
     cache = job.cache / f"candidates-{digest(source | how)[:16]}.jsonl"
     job.record(samples_of={"endpoint": source["endpoint"], "model": config.endpoint_model}, samples=cache.name)
     prompts = [prompt_of(request) for request in requests]
@@ -143,7 +143,7 @@ def sample(
             job.say(f"{len(keys) - len(left)} of {len(keys)} requests have their samples already")
         if left:
             endpoint = Endpoint(job, SAMPLER)
-            job.say(f"asking {config.endpoint_model} at {config.base_url} for {len(left) * config.samples} answers")
+            job.say(f"asking {config.endpoint_model} at {config.base_url} for {len(left) * count} answers")
             with job.bar(len(keys), "sampling", len(keys) - len(left)) as bar:
 
                 def keep(place: int, turns: list[Turn]) -> None:
@@ -155,7 +155,7 @@ def sample(
                 import asyncio  # here and below: not for --help to wait for
 
                 try:
-                    asyncio.run(_ask_all(endpoint, requests, bodies, keep))
+                    asyncio.run(_ask_all(endpoint, requests, bodies, count, keep))
                 except UserError as error:
                     kept = f"; {bar.done} of {len(keys)} requests are sampled and kept, the same command goes on there"
                     raise UserError(*(line + kept for line in error.lines)) from None
@@ -268,10 +268,11 @@ async def _ask_all(
     endpoint: Endpoint,
     requests: Sequence[Request],
     bodies: dict[int, dict[str, Any]],
+    count: int,
     keep: Callable[[int, list[Turn]], None],
 ) -> None:
-    """Ask for every answer, `concurrency` at a time; `keep` gets the place of each request that has all of them."""
-    count, turns = endpoint.config.samples, dict[int, list[Turn | None]]()
+    """Ask for `count` answers to each, `concurrency` at a time; `keep` gets the place of a request that has all."""
+    turns = dict[int, list[Turn | None]]()
 
     def each() -> Iterator[tuple[int, int]]:
         for place in bodies:

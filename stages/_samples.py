@@ -33,20 +33,23 @@ def sample(
     requests: Sequence[Request],
     adapter: Path | None,
     batch: int,
+    samples: int | None = None,
 ) -> list[list[Completion]]:
-    """`samples` answers to each request, in the order of the requests; those in the cache are taken from there.
+    """So many answers to each request, by default the stage's `samples`, in the order of the requests; those in the
+    cache are taken from there.
 
     Who answers is the run's model with this adapter, `batch` rows at once, or the endpoint where the settings name one.
     """
     from stages._model import load_policy, model_digest
     from stages._sampling import Completion, generate, prompt_of
 
+    count = samples or job.config.samples
     if job.config.sampler == "openai":
-        return _endpoint.sample(job, tokenizer, dialect, requests)
+        return _endpoint.sample(job, tokenizer, dialect, requests, count)
     assert adapter is not None
     config, model_config = job.config, job.settings.model
     longest = config.max_new_tokens or model_config.max_new_tokens
-    how = {"n": config.samples, "temperature": config.temperature, "max_new_tokens": longest}
+    how = {"n": count, "temperature": config.temperature, "max_new_tokens": longest}
     policy = {"adapter": digest(adapter), "model": model_digest(model_config), "seed": job.seed}
     cache = job.cache / f"candidates-{digest(policy | how)[:16]}.jsonl"
     job.record(samples=cache.name)
@@ -57,7 +60,7 @@ def sample(
         if left < len(keys):
             job.say(f"{len(keys) - left} of {len(keys)} requests have their samples already")
         if left:
-            size = max(1, batch // config.samples) * _CHUNK
+            size = max(1, batch // count) * _CHUNK
             model = load_policy(model_config, adapter)
             with job.bar(len(keys), "sampling", len(keys) - left) as bar:
                 for start in range(0, len(keys), size):
@@ -84,13 +87,14 @@ def put(job: Job, cache: Path, row: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def counted(job: Job, keys: Sequence[str]) -> Iterator[None]:
-    """Record how many of these requests the stage had answered itself, all of its attempts together and however this
-    one ends, and how many had their samples already.
+    """Add to what the job records how many of these requests the stage had answered itself, all of its attempts
+    together and however this one ends, and how many had their samples already.
     """
     own = job.folder / _ASKED
+    before, found = (job.notes.get(name, 0) for name in ("requests_sampled", "requests_from_cache"))
     try:
         yield
     finally:
         sampled = len({row["key"] for row in read_jsonl(own)} & set(keys)) if own.exists() else 0
-        job.record(requests_sampled=sampled)
-    job.record(requests_from_cache=len(set(keys)) - sampled)
+        job.record(requests_sampled=before + sampled)
+    job.record(requests_from_cache=found + len(set(keys)) - sampled)

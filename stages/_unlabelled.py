@@ -6,13 +6,17 @@ needs a tool makes no request, and of one that needs none every text of the righ
 set an answer, a question or a refusal of the policy's own against a needless call. A policy that calls for everything
 refuses nothing, so that a refusal may also be one that the data has for another request. What makes no request is
 counted, by the reason.
+
+Where the rules name no act, the policy can be asked what it knows of itself: with pairs.probe=N it answers the prompt N
+times without tools, and where all of them say the same the prompt is a request to answer just that. A policy may agree
+with itself on what is wrong: benchmarks/necessity.py says how often.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +25,10 @@ from data.transcript import DataError, Expected, Request
 from stages._errors import UserError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from rewards._necessity import Necessity
+    from stages._sampling import Completion
 
 _SHOWN = 20  # mistakes that are listed; the rest is counted
 
@@ -51,10 +58,37 @@ def joins(found: Necessity, least: float) -> bool:
     return found.act not in (None, "call") and found.confidence >= least
 
 
+def unsure(requests: Sequence[Request]) -> list[Request]:
+    """Those for which the rules name no act, without their tools, as a policy is asked that has to know by itself."""
+    from rewards._necessity import necessity
+
+    return [replace(request, tools=()) for request in requests if necessity(request).act is None]
+
+
+def agreed(request: Request, completions: Sequence[Completion], dialect: ModuleType) -> str | None:
+    """What all of them answer, in the words of the shortest; None where one says something else, or does."""
+    from rewards import judge
+    from stages._control import plain
+
+    readings = [dialect.read(plain(one.text), ()) for one in completions]
+    text = min((str(reading.text).strip() for reading in readings), key=len)
+    like = replace(request, expected=Expected("answer", text=text))
+    for reading, one in zip(readings, completions, strict=True):
+        judgement = judge(like, reading, one.truncated)
+        if judgement.outcome != "right_answer" or judgement.components["act"] != "answer":
+            return None
+    return text
+
+
 def labelled(
-    requests: Sequence[Request], others: Sequence[Request], least: float, seed: int
+    requests: Sequence[Request],
+    others: Sequence[Request],
+    least: float,
+    seed: int,
+    known: Mapping[str, str] | None = None,
 ) -> tuple[list[Request], dict[str, Any]]:
-    """The requests where rules say with at least this confidence that no call is right, and what report.json says.
+    """The requests where rules say with at least this confidence that no call is right, or which the policy answers of
+    itself (`known`, by their ids), and what report.json says.
 
     {prompts: how many there were, joined: {reason: how many became requests}, left_out: {reason: how many did not}}
     Their refusals are drawn from those of `others`.
@@ -67,6 +101,10 @@ def labelled(
     joined, left = Counter[str](), Counter[str]()
     for request in requests:
         found = necessity(request)
+        if known and request.id in known:
+            joined["known"] += 1
+            kept.append(replace(request, kind="known", expected=Expected("answer", text=known[request.id])))
+            continue
         if found.act is None or not joins(found, least):
             left[found.reason] += 1
             continue

@@ -29,7 +29,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages import _endpoint, _judge, _ranking, _unlabelled
 from stages._errors import UserError
@@ -73,6 +73,17 @@ class Config(PairingConfig, RankingConfig, _endpoint.EndpointConfig):
     join the requests (stages/_unlabelled.py)."""
     unlabelled_confidence: float = Field(0.95, ge=0, le=1)
     """How sure these rules have to be; each says how often it was right on the built-in world."""
+    probe: int = Field(0, ge=0)
+    """Of those for which the rules name no act, those join too which the policy, asked so often without tools, always
+    answers alike; 0: it is not asked."""
+
+    @model_validator(mode="after")
+    def _something_to_probe(self) -> Config:
+        if self.probe == 1:
+            raise ValueError("probe: one answer agrees with itself; 2 and more, or 0")
+        if self.probe and self.unlabelled is None:
+            raise ValueError("probe: is of prompts without labels; name a file of them in pairs.unlabelled")
+        return self
 
 
 def check_files(settings: Settings) -> None:
@@ -108,14 +119,15 @@ def run(job: Job) -> dict[str, Any]:
     tokenizer, dialect = load_tokenizer(settings.model), dialects.get(settings.model.dialect)
     data = load.load(settings.data)
     asked, unlabelled = _scoring.spread(data.preference, config.prompts), None
+    adapter, batch = job.parent("sft") / "adapter", config.batch_size or settings.model.sample_batch
     if config.unlabelled is not None:
         prompts = _unlabelled.read(config.unlabelled)
-        more, unlabelled = _unlabelled.labelled(prompts, asked, config.unlabelled_confidence, job.seed)
+        known = _known(job, tokenizer, dialect, prompts, adapter, batch) if config.probe else {}
+        more, unlabelled = _unlabelled.labelled(prompts, asked, config.unlabelled_confidence, job.seed, known)
         asked = [*asked, *more]
         job.say(_told_of(unlabelled))
     requests, refused = _scoring.renderable(tokenizer, dialect, asked)
     _scoring.check_refused(refused, len(asked), config.max_dropped, "pairs.max_dropped")
-    adapter, batch = job.parent("sft") / "adapter", config.batch_size or settings.model.sample_batch
     answers = _samples.sample(job, tokenizer, dialect, requests, adapter, batch)
     sampled = _scoring.score(requests, answers, dialect, settings.reward)
 
@@ -167,6 +179,25 @@ def run(job: Job) -> dict[str, Any]:
     kinds = {f"pairs_{kind}": count for kind, count in report["by_kind"].items()}
     names = ("prompts", "samples", "always_right", "never_right", "tied", "pairs", "call_threshold")
     return {name: report[name] for name in names} | kinds
+
+
+def _known(
+    job: Job,
+    tokenizer: PreTrainedTokenizerBase,
+    dialect: ModuleType,
+    prompts: Sequence[Request],
+    adapter: Path,
+    batch: int,
+) -> dict[str, str]:
+    """What the policy answers of itself, without tools, to prompts for which the rules name no act, by their ids."""
+    from stages import _samples, _scoring
+
+    asked, _ = _scoring.renderable(tokenizer, dialect, _unlabelled.unsure(prompts))
+    answers = _samples.sample(job, tokenizer, dialect, asked, adapter, batch, samples=job.config.probe)
+    said = {request.id: _unlabelled.agreed(request, row, dialect) for request, row in zip(asked, answers, strict=True)}
+    known = {id_: text for id_, text in said.items() if text is not None}
+    job.say(f"asked without tools, the policy agrees with itself on {len(known)} of {len(asked)} unlabelled prompts")
+    return known
 
 
 def _ranked(
@@ -328,7 +359,7 @@ def _told_of(unlabelled: Mapping[str, Any]) -> str:
     """What became of prompts that nobody labelled."""
     joined, left = (unlabelled[side] for side in ("joined", "left_out"))
     return (
-        f"of {unlabelled['prompts']} unlabelled prompts {sum(joined.values())} need no call by the rules"
+        f"of {unlabelled['prompts']} unlabelled prompts {sum(joined.values())} need no call"
         f" ({_counted(joined) or 'none'}); left out: {_counted(left) or 'none'}"
     )
 

@@ -606,11 +606,39 @@ def test_prompts_that_nobody_labelled_join_where_they_need_no_call(stage):
     report = json.loads((stage.folder / "report.json").read_text())
     assert metrics["prompts"] == 52
     assert report["unlabelled"] == {"prompts": 2, "joined": {"no_tool_fits": 1}, "left_out": {"tool_fits": 1}}
-    assert job.said[0] == (
-        "of 2 unlabelled prompts 1 need no call by the rules (1 no_tool_fits); left out: 1 tool_fits"
-    )
+    assert job.said[0] == ("of 2 unlabelled prompts 1 need no call (1 no_tool_fits); left out: 1 tool_fits")
     assert report["outcomes"]["refuse"] == {"needless_call": 2}
-    assert "Of 2 prompts that nobody labelled rules let join 1" in (stage.folder / "report.html").read_text()
+    assert "Of 2 prompts that nobody labelled join 1 of which" in (stage.folder / "report.html").read_text()
+
+
+def test_prompts_for_which_rules_name_no_act_join_where_the_policy_knows_an_answer(stage, monkeypatch):
+    from stages import _sampling
+
+    tools = [tool.as_function() for tool in TOOLS]
+    said = ["Who wrote Hamlet?", "What is a fjord?", "Lock the front door."]
+    file = stage.folder / "prompts.jsonl"
+    file.write_text(
+        "".join(json.dumps({"messages": [{"role": "user", "content": text}], "tools": tools}) + "\n" for text in said)
+    )
+    own, without = _sampling.generate, []
+
+    def generate(model, tokenizer, dialect, requests, n, **how):
+        answers = own(model, tokenizer, dialect, requests, n, **how)
+        for request, row in zip(requests, answers, strict=True):
+            if not request.tools:
+                without.append((request.messages[-1].content, n))
+                same = "Hamlet" in request.messages[-1].content
+                row[:] = [replace(one, text="Shakespeare." if same else f"A {k}.") for k, one in enumerate(row)]
+        return answers
+
+    monkeypatch.setattr(_sampling, "generate", generate)
+    _, job = stage.run(unlabelled=str(file), probe=3)
+    assert without == [("Who wrote Hamlet?", 3), ("What is a fjord?", 3)]
+    assert job.said[0] == "asked without tools, the policy agrees with itself on 1 of 2 unlabelled prompts"
+    assert job.said[1] == "of 3 unlabelled prompts 2 need no call (1 known, 1 no_tool_fits); left out: 1 no_tool_fits"
+    assert job.notes["requests_sampled"] == 2 + 53
+    rows = [row for row in read(stage.folder / "candidates.jsonl") if row["id"].startswith("unlabelled/0/")]
+    assert {row["outcome"] for row in rows if row["source"] == "policy"} == {"needless_call"}
 
 
 def test_constructed_turns_are_written_as_the_template_writes_them(stage):

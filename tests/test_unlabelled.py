@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from data.transcript import Expected, Message, Request, Tool
 from stages import _unlabelled
 from stages._errors import UserError
 from stages._job import execute
 from stages._refusals import compose, settings_of
+from stages._sampling import Completion
 from stages._schema import publish
+from stages.pairs import Config
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOLS = (Tool("get_weather", "Get the current weather in a city.", CITY),)
 ASKED, SAID = Message("user", "Open the window."), Message("assistant", "I cannot do that.")
+CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
 REFUSED = Request("r", "", TOOLS, (ASKED,), Expected("refuse"), SAID)
 
 
@@ -63,6 +68,49 @@ def test_a_conversation_that_ends_in_a_result_waits_for_an_answer(tmp_path: Path
     ]
     found, _ = _unlabelled.labelled(_unlabelled.read(rows(tmp_path, "", messages=turns)), [], 0.95, seed=0)
     assert [(one.kind, one.expected.act, one.expected.text) for one in found] == [("answered", "answer", None)]
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [
+        (["Paris.", "It is Paris.", "Paris."], "Paris."),
+        (["Paris.", "Rome."], None),
+        (["It is 12.", "12"], "12"),
+        (["It is 12.", "It is 13."], None),
+        (["I cannot do that.", "I cannot do that."], None),
+        (["Which city?", "Which city?"], None),
+        (["", ""], None),
+        ([CALL, CALL], None),
+        (["Paris.", CALL], None),
+    ],
+)
+def test_a_policy_knows_what_it_always_answers(said: list[str], known: str | None) -> None:
+    from data.dialects import native
+
+    request = Request("r", "", (), (Message("user", "What is it?"),), Expected("answer"))
+    answers = [Completion(text, 0.0, 3, truncated=False) for text in said]
+    assert _unlabelled.agreed(request, answers, native) == known
+    cut = [*answers[:-1], replace(answers[-1], truncated=True)]
+    assert _unlabelled.agreed(request, cut, native) is None
+
+
+def test_a_policy_is_asked_without_tools_where_the_rules_name_no_act(tmp_path: Path) -> None:
+    said = ("How is the weather in Oslo?", "Lock the front door.", "Thank you!", "Who wrote Hamlet?", "Qwx zt vb?")
+    prompts = _unlabelled.read(rows(tmp_path, *said))
+    unsure = _unlabelled.unsure(prompts)
+    assert [(one.messages[-1].content, one.tools) for one in unsure] == [("Who wrote Hamlet?", ()), ("Qwx zt vb?", ())]
+    found, counts = _unlabelled.labelled(prompts, [], 0.95, 0, {unsure[0].id: "Shakespeare."})
+    assert counts["joined"] == {"known": 1, "no_tool_fits": 1, "small_talk": 1}
+    assert [(one.expected.text, one.tools) for one in found if one.kind == "known"] == [("Shakespeare.", TOOLS)]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"probe": 1, "unlabelled": "x.jsonl"}, "agrees with itself"), ({"probe": 2}, "name a file of them")],
+)
+def test_a_probe_that_can_find_nothing_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Config(**given)
 
 
 @pytest.mark.parametrize(
