@@ -73,14 +73,12 @@ class Config(PairingConfig, RankingConfig, _endpoint.EndpointConfig):
     join the requests (stages/_unlabelled.py)."""
     unlabelled_confidence: float = Field(0.95, ge=0, le=1)
     """How sure these rules have to be; each says how often it was right on the built-in world."""
-    probe: int = Field(0, ge=0)
+    probe: int | None = Field(None, ge=2)
     """Of those for which the rules name no act, those join too which the policy, asked so often without tools, always
-    answers alike; 0: it is not asked."""
+    answers alike; null: it is not asked."""
 
     @model_validator(mode="after")
     def _something_to_probe(self) -> Config:
-        if self.probe == 1:
-            raise ValueError("probe: one answer agrees with itself; 2 and more, or 0")
         if self.probe and self.unlabelled is None:
             raise ValueError("probe: is of prompts without labels; name a file of them in pairs.unlabelled")
         return self

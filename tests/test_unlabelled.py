@@ -106,7 +106,7 @@ def test_a_policy_is_asked_without_tools_where_the_rules_name_no_act(tmp_path: P
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [({"probe": 1, "unlabelled": "x.jsonl"}, "agrees with itself"), ({"probe": 2}, "name a file of them")],
+    [({"probe": 1, "unlabelled": "x.jsonl"}, "greater than or equal to 2"), ({"probe": 2}, "name a file of them")],
 )
 def test_a_probe_that_can_find_nothing_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
