@@ -61,14 +61,15 @@ def pair_trainer(weight: float = 0.0, scale: float = 1.0) -> type[Any]:
             if not weight:
                 return super()._compute_loss(model, inputs, return_outputs)
             target = scale * inputs.pop("margin")
-            seen: list[torch.Tensor] = []  # sums of the policy's log-probs over each completion
+            seen: list[torch.Tensor] = []  # sums of log-probs over each completion: of the policy, of the reference
             hook = self.model.register_forward_hook(lambda *call: seen.append(call[-1].log_probs.sum(1)))
             try:
                 loss = super()._compute_loss(model, inputs, return_outputs=False)
             finally:
                 hook.remove()
-            chosen, rejected = seen[0].chunk(2)
-            implicit = self.beta * ((chosen - inputs["ref_chosen_logps"]) - (rejected - inputs["ref_rejected_logps"]))
+            known = (inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]) if self.precompute_ref_logps else None
+            policy, reference = seen[0].chunk(2), known or seen[1].chunk(2)
+            implicit = self.beta * ((policy[0] - reference[0]) - (policy[1] - reference[1]))
             return loss + weight * reward_aware(implicit, target).mean()
 
     return PairTrainer

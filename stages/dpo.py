@@ -2,10 +2,9 @@
 
     python train.py stage=dpo run=mine [dpo.beta=0.05 dpo.guard=stop dpo.loss=[reward_aware]]
 
-TRL's DPOTrainer goes on with the SFT adapter; its reference is a frozen copy of the same adapter, asked once for each
-pair (stages/_reference.py) and checked before the first step. The NLL term and the guards (stages/_guard.py) are there
-because pairs of nearly equal calls push both sides down, and because missed calls are what fewer false calls are easily
-paid with.
+TRL's DPOTrainer goes on with the SFT adapter; its reference is a frozen copy of the same adapter, which is checked
+before the first step. The NLL term and the guards (stages/_guard.py) are there because pairs of nearly equal calls push
+both sides down, and because missed calls are what fewer false calls are easily paid with.
 Writes dpo/adapter and, on validation requests, both error rates. Left out: full fine-tuning, and another reference.
 """
 
@@ -59,6 +58,10 @@ class Config(PreferenceConfig):
     2406.18629, rejects the first wrong step alone.)"""
     reward_scale: float = Field(0.2, gt=0)
     """Nats of implicit margin that reward_aware wants for each point of difference."""
+    reference: Literal["cached"] | None = None
+    """cached: the reference is asked once for each pair, before the first step, and its answer kept in the run's cache
+    (stages/_reference.py), which makes later epochs and other points of a sweep cheaper. null: at each step, a batch at
+    a time, which is faster in a single pass. The same numbers but for rounding."""
 
     @model_validator(mode="after")
     def _one_weight_a_loss(self) -> Config:
@@ -70,7 +73,7 @@ class Config(PreferenceConfig):
     @classmethod
     def _reference_is_ours(cls, trainer: dict[str, Any]) -> dict[str, Any]:
         if "precompute_ref_log_probs" in trainer:
-            raise ValueError("precompute_ref_log_probs cannot be set: what the reference says is always computed first")
+            raise ValueError("precompute_ref_log_probs cannot be set; say dpo.reference=cached")
         return trainer
 
     @property
@@ -131,7 +134,8 @@ def _train(job: Job) -> dict[str, Any]:
         )
     if reason := share_prompts(trainer.model):
         job.say(f"prompts are computed for both answers of a pair: {reason}")
-    know_reference(job, trainer, pairs)
+    if config.reference == "cached":
+        know_reference(job, trainer, pairs)
     reference = check_reference(trainer)
     way_out = "a smaller dpo.learning_rate, a larger dpo.beta or a larger weight of sft in dpo.loss_weights"
     results, logged = _preference.train(job, trainer, tokenizer, way_out)
@@ -143,8 +147,8 @@ def _train(job: Job) -> dict[str, Any]:
 
 
 def check_reference(trainer: Any, tolerance: float = 1e-4) -> dict[str, float]:
-    """Before the first step the policy must agree with what its rows say of the reference: margins 0, loss ln 2, on the
-    first eight of them. RuntimeError says what was seen.
+    """Before the first step policy and reference must agree on the first eight pairs: margins 0, loss ln 2.
+    RuntimeError says what was seen.
 
     It fails for a reference that is the base or another adapter, for dropout left on, and for rounded adapters.
     """
@@ -152,13 +156,15 @@ def check_reference(trainer: Any, tolerance: float = 1e-4) -> dict[str, float]:
 
     import torch
 
-    from stages._reference import batch_of_one
+    from stages._reference import batch_of, reference_of
 
+    rows = [trainer.train_dataset[place] for place in range(min(8, len(trainer.train_dataset)))]
+    together = [[row] for row in rows] if trainer.precompute_ref_logps else [rows]  # as the reference was asked
     gaps = []
-    for row in trainer.train_dataset.select(range(min(8, len(trainer.train_dataset)))):
-        batch = batch_of_one(trainer, row)
-        chosen, rejected = _preference.completion_logps(trainer, batch)
-        gaps.append((chosen - batch["ref_chosen_logps"]) - (rejected - batch["ref_rejected_logps"]))
+    for some in together:
+        batch = batch_of(trainer, some)
+        policy, reference = _preference.completion_logps(trainer, batch).chunk(2), reference_of(trainer, batch)
+        gaps.append((policy[0] - reference[0]) - (policy[1] - reference[1]))
     margins = trainer.beta * torch.cat(gaps)
     loss = -torch.nn.functional.logsigmoid(margins).mean().item()
     margin = margins.abs().max().item()

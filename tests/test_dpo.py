@@ -96,7 +96,7 @@ def test_every_loss_has_a_weight() -> None:
 
 
 def test_where_the_reference_comes_from_is_not_for_trls_arguments_to_say() -> None:
-    with pytest.raises(ValidationError, match="precompute_ref_log_probs cannot be set: what the reference says"):
+    with pytest.raises(ValidationError, match="precompute_ref_log_probs cannot be set; say dpo.reference=cached"):
         dpo.Config(trainer={"precompute_ref_log_probs": False})
 
 
@@ -303,15 +303,14 @@ def adapter_digest(folder: Path, stage: str = "dpo") -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def asked_of_the_reference(folder: Path) -> int:
-    manifest = json.loads((folder / "runs/toy/dpo/manifest.json").read_text())
-    return manifest["facts"]["reference_computed"]
-
-
 @pytest.mark.slow
-def test_it_starts_at_its_reference_learns_and_can_be_interrupted(tuned: Tuned, tmp_path: Path) -> None:
-    folder = tuned.folder
-    metrics = run_dpo(folder, tuned, **BALANCED)
+@pytest.mark.parametrize("reference", [None, "cached"])
+def test_it_starts_at_its_reference_learns_and_can_be_interrupted(
+    tuned: Tuned, tmp_path: Path, reference: str | None
+) -> None:
+    folder, other = copied(tuned, tmp_path / "folder"), copied(tuned, tmp_path / "other")
+    how = BALANCED | {"reference": reference}
+    metrics = run_dpo(folder, tuned, **how)
     assert metrics["loss_at_step_0"] == pytest.approx(math.log(2), abs=1e-6)
     assert metrics["margin_at_step_0"] == 0
     assert metrics["accuracy"] > 0.5
@@ -319,19 +318,30 @@ def test_it_starts_at_its_reference_learns_and_can_be_interrupted(tuned: Tuned, 
     assert {"validation_false_tool_call_rate", "validation_missed_call_rate"} <= metrics.keys()
     assert adapter_digest(folder) != adapter_digest(folder, "sft")
 
-    other = copied(tuned, tmp_path)
     with toys.interrupted("toy/dpo", 2):
-        run_dpo(other, tuned, **BALANCED)
+        run_dpo(other, tuned, **how)
     checkpoints = sorted((other / "runs/toy/dpo/checkpoints").glob("checkpoint-*/complete.json"))
     assert checkpoints
     assert "rng_state.pth" in json.loads(checkpoints[-1].read_text())
-    again = run_dpo(other, tuned, **BALANCED)
+    again = run_dpo(other, tuned, **how)
     assert again["resumed_from_step"] in (2, 3)
     assert adapter_digest(other) == adapter_digest(folder)
 
-    assert asked_of_the_reference(folder) > 0
-    run_dpo(other, tuned, **(BALANCED | {"epochs": 1}), beta=0.2)
-    assert asked_of_the_reference(other) == 0  # the policy and the pairs are those of before
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuned", ["none"], indirect=True)
+def test_another_training_on_the_same_pairs_takes_what_the_reference_said(tuned: Tuned, tmp_path: Path) -> None:
+    folder = copied(tuned, tmp_path)
+
+    def facts(**how: Any) -> dict[str, Any]:
+        run_dpo(folder, tuned, epochs=1, **how)
+        return dict(json.loads((folder / "runs/toy/dpo/manifest.json").read_text())["facts"])
+
+    assert "reference" not in facts()
+    assert not list((folder / "runs/toy/cache").glob("reference-*"))
+    first = facts(reference="cached")
+    assert first["reference_computed"] > 0
+    assert facts(reference="cached", beta=0.2) == first | {"reference_computed": 0}
 
 
 @pytest.mark.slow
