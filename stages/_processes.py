@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 from typing import TypeVar
 
@@ -27,12 +29,29 @@ def told(value: T) -> T:
     """The leader's value, in every process; it waits for all of them."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return value
-    from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
+
+    _join()
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
+
+
+@functools.cache
+def _join() -> None:
+    """Join the other processes, and leave them in order at the end: one that exits with its group's threads still
+    running, while another works on, may be aborted.
+    """
+    from accelerate import PartialState
 
     from stages._memory import device
 
     PartialState(cpu=device() == "cpu")
-    values = [value]
-    broadcast_object_list(values)
-    return values[0]
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
