@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from data import jsontext
@@ -101,7 +101,7 @@ def metatool(file: Path) -> list[Request]:
     ]
 
 
-def probe(title: str, requests: Sequence[Request], adapter: Path, limit: int) -> None:
+def probe(sets: Mapping[str, Sequence[Request]], adapter: Path, limit: int) -> None:
     """What the policy, asked without tools, makes of the requests for which the rules name no act."""
     from data.dialects import native
     from rewards import judge
@@ -109,24 +109,25 @@ def probe(title: str, requests: Sequence[Request], adapter: Path, limit: int) ->
     from stages._model import ModelConfig, load_policy, load_tokenizer
     from stages._sampling import generate as sampled
 
-    config, seen = ModelConfig(), {request.id: request for request in requests}
-    alone = _unlabelled.unsure(requests)
-    asked = _scoring.spread(alone, limit)
+    config = ModelConfig()
     policy, tokenizer = load_policy(config, adapter), load_tokenizer(config)
-    print(f"\n{title}: the rules name no act for {share(len(alone), len(requests))}; {len(asked)} are asked")
-    answers = sampled(policy, tokenizer, native, asked, 4, temperature=1.0, max_new_tokens=config.max_new_tokens)
-    for count in (2, 4):
-        said = [
-            (seen[request.id], text)
-            for request, row in zip(asked, answers, strict=True)
-            if (text := _unlabelled.agreed(request, row[:count], native)) is not None
-        ]
-        no_call = sum(request.expected.act != "call" for request, _ in said)
-        right = sum(
-            judge(request, native.read(text, request.tools)).outcome == "right_answer" for request, text in said
-        )
-        agreeing, needless, true = share(len(said), len(asked)), share(no_call, len(said)), share(right, len(said))
-        print(f"  {count} answers agree {agreeing}   no call {needless}   right answer {true}")
+    for title, requests in sets.items():
+        seen, alone = {request.id: request for request in requests}, _unlabelled.unsure(requests)
+        asked = _scoring.spread(alone, limit)
+        print(f"\n{title}: the rules name no act for {share(len(alone), len(requests))}; {len(asked)} are asked")
+        answers = sampled(policy, tokenizer, native, asked, 4, temperature=1.0, max_new_tokens=config.max_new_tokens)
+        for count in (2, 4):
+            said = [
+                (seen[request.id], text)
+                for request, row in zip(asked, answers, strict=True)
+                if (text := _unlabelled.agreed(request, row[:count], native)) is not None
+            ]
+            no_call = sum(request.expected.act != "call" for request, _ in said)
+            outcomes = [judge(request, native.read(text, request.tools)).outcome for request, text in said]
+            print(
+                f"  {count} answers agree {share(len(said), len(asked))}   no call {share(no_call, len(said))}"
+                f"   right answer {share(outcomes.count('right_answer'), len(said))}"
+            )
 
 
 def main(file: Path | None, adapter: Path | None, limit: int) -> None:
@@ -135,11 +136,11 @@ def main(file: Path | None, adapter: Path | None, limit: int) -> None:
         WorldConfig(sft_rows=1, preference_rows=3000, validation_rows=1, test_rows=2000, unseen_rows=800), 1
     )
     sets = {"preference requests of the world": world.preference, "test requests of the world": world.test}
+    if adapter:
+        probe(sets, adapter, limit)
+        return
     for title, requests in sets.items():
-        if adapter:
-            probe(title, requests, adapter, limit)
-        else:
-            tell(title, requests, lambda request: request.kind)
+        tell(title, requests, lambda request: request.kind)
     if file:
         tell("MetaTool, first task", metatool(file), lambda request: request.kind)
 

@@ -78,17 +78,18 @@ class Pooled(NamedTuple):
 def behaviour(rows: Sequence[Row], tokens: Sequence[int]) -> dict[str, Any]:
     """The fields, from what a model did on each request and how many tokens it wrote."""
     fields: dict[str, Any] = {}
-    for name, (hits, n) in shares(rows).items():
+    talks = dialogues(rows)
+    for name, (hits, n) in shares(rows, talks).items():
         interval = wilson(hits, n)
         fields |= {name: _over(hits, n), f"{name}_ci": list(interval) if interval else None}
-    fields |= _bundles(rows) | {"mean_output_tokens": _over(sum(tokens), len(rows))}
+    fields |= _bundles(rows, talks) | {"mean_output_tokens": _over(sum(tokens), len(rows))}
     fields |= {name: pooled(rows, measure) for name, measure in POOLED.items()}
     done = [(row.request.expected.act, act_of(row)) for row in rows]
     acts = {right: {act: done.count((right, act)) for act in DONE} for right in ACTS}
     return fields | {"acts": {right: counts for right, counts in acts.items() if any(counts.values())}}
 
 
-def shares(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
+def shares(rows: Sequence[Row], talks: Sequence[Sequence[Row]]) -> dict[str, tuple[int, int]]:
     """Numerator and denominator of the first group."""
     tried = [row for row in rows if attempted(row.judgement)]
     needed = [row for row in tried if needs_call(row.request)]
@@ -97,7 +98,6 @@ def shares(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
     asked = sum(row.judgement.outcome == "asked" for row in rows)
     lacking = [row for row in rows if row.request.expected.lacking]
     failed = [row for row in rows if after_failure(row.request)]
-    talks = dialogues(rows)
     return {
         "attempt_rate": (len(tried), len(rows)),
         "parse_rate": (sum(parsed(row.judgement) for row in tried), len(tried)),
@@ -243,7 +243,7 @@ POOLED = {
 }
 
 
-def _bundles(rows: Sequence[Row]) -> dict[str, float | None]:
+def _bundles(rows: Sequence[Row], talks: Sequence[Sequence[Row]]) -> dict[str, float | None]:
     """Those of the second group that are about calls as a whole, or about values in them."""
     from rewards._match import match
     from rewards._words import plain_values
@@ -256,7 +256,7 @@ def _bundles(rows: Sequence[Row]) -> dict[str, float | None]:
     sizes = sum(len(made) + len(wanted) for made, wanted in parallel)
     ungrounded = sum(row.judgement.components.get("ungrounded", 0) for row in rows)
     values = sum(plain_values(call.arguments) for row in rows for call in calls_of(row))
-    solved = [talk for talk in dialogues(rows) if all(map(is_right, talk))]
+    solved = [talk for talk in talks if all(map(is_right, talk))]
     return {
         "ungrounded_argument_rate": _over(ungrounded, values),
         "parallel_call_f1": _over(2 * right, sizes),

@@ -55,16 +55,16 @@ def reference_logps(job: Job, trainer: Any, pairs: Sequence[dict[str, Any]]) -> 
         if found := len({*keys}) - len(left):
             job.say(f"{found} of {found + len(left)} pairs have their reference already")
         for key, row in job.progress(left.items(), len(left), "reference"):
-            chosen, rejected = trainer.compute_ref_log_probs(trainer.model, batch_of(trainer, [row]))
+            chosen, rejected = trainer.compute_ref_log_probs(trainer.model, batch_of_one(trainer, row))
             known[key] = [chosen.item(), rejected.item()]
             append_jsonl(cache, {"key": key, "logps": known[key]})
     job.record(reference=cache.name, reference_computed=len(left))
     return [tuple(known[key]) for key in keys]
 
 
-def batch_of(trainer: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Pairs as the trainer's model takes them."""
-    return trainer._prepare_inputs(trainer.data_collator(list(rows)))
+def batch_of_one(trainer: Any, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A pair as the trainer's model takes it."""
+    return trainer._prepare_inputs(trainer.data_collator([row]))
 
 
 def reference_of(trainer: Any, batch: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:

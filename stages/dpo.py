@@ -156,13 +156,11 @@ def check_reference(trainer: Any, tolerance: float = 1e-4) -> dict[str, float]:
 
     import torch
 
-    from stages._reference import batch_of, reference_of
+    from stages._reference import batch_of_one, reference_of
 
-    rows = [trainer.train_dataset[place] for place in range(min(8, len(trainer.train_dataset)))]
-    together = [[row] for row in rows] if trainer.precompute_ref_logps else [rows]  # as the reference was asked
     gaps = []
-    for some in together:
-        batch = batch_of(trainer, some)
+    for row in trainer.train_dataset.select(range(min(8, len(trainer.train_dataset)))):
+        batch = batch_of_one(trainer, row)  # as a cached reference was asked, so that both are rounded alike
         policy, reference = _preference.completion_logps(trainer, batch).chunk(2), reference_of(trainer, batch)
         gaps.append((policy[0] - reference[0]) - (policy[1] - reference[1]))
     margins = trainer.beta * torch.cat(gaps)

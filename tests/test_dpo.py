@@ -124,7 +124,7 @@ def test_reward_aware_is_the_divergence_of_the_two_margins() -> None:
 
 
 def trainer_of(
-    folder: Path, loss: list[str], weights: list[float], share: bool, reference: bool = True, **aware: float
+    folder: Path, loss: list[str], weights: list[float], share: bool, reference: bool = False, **aware: float
 ) -> tuple[Any, Any]:
     """A trainer whose policy has moved away from its reference, which it knows from its rows or computes itself, and
     one batch of it.
@@ -177,11 +177,12 @@ def loss_and_gradient(trainer: Any, batch: Any) -> tuple[float, Any]:
     return loss.item(), torch.cat(gradients)
 
 
-def test_prompts_and_references_computed_once_give_trls_loss_and_gradient(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reference", [False, True])
+def test_prompts_and_references_computed_once_give_trls_loss_and_gradient(tmp_path: Path, reference: bool) -> None:
     import torch
 
     plain, shared = (
-        loss_and_gradient(*trainer_of(tmp_path, ["sigmoid", "sft"], [1.0, 0.2], share=ours, reference=ours))
+        loss_and_gradient(*trainer_of(tmp_path, ["sigmoid", "sft"], [1.0, 0.2], share=ours, reference=ours & reference))
         for ours in (False, True)
     )
     assert plain[0] != pytest.approx(math.log(2), abs=1e-3)
@@ -213,10 +214,13 @@ def test_each_pair_is_put_to_the_reference_once_and_gets_the_same_number_in_any_
     assert len(list(job.cache.glob("reference-*.jsonl"))) == 2
 
 
-def test_the_trainer_adds_reward_aware_from_the_margins_of_its_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reference", [False, True])
+def test_the_trainer_adds_reward_aware_from_the_margins_of_its_rows(tmp_path: Path, reference: bool) -> None:
     import torch
 
-    trainer, batch = trainer_of(tmp_path, ["reward_aware", "sft"], [0.5, 0.2], share=True, weight=0.5, scale=0.3)
+    trainer, batch = trainer_of(
+        tmp_path, ["reward_aware", "sft"], [0.5, 0.2], share=True, reference=reference, weight=0.5, scale=0.3
+    )
     assert sorted(batch["margin"].tolist()) == [3.0, 20.0]
     margins = batch["margin"].clone()
     loss = trainer.compute_loss(trainer.model, dict(batch)).item()

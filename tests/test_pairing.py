@@ -606,9 +606,12 @@ def test_prompts_that_nobody_labelled_join_where_they_need_no_call(stage):
     report = json.loads((stage.folder / "report.json").read_text())
     assert metrics["prompts"] == 52
     assert report["unlabelled"] == {"prompts": 2, "joined": {"no_tool_fits": 1}, "left_out": {"tool_fits": 1}}
-    assert job.said[0] == ("of 2 unlabelled prompts 1 need no call (1 no_tool_fits); left out: 1 tool_fits")
+    assert job.said[0] == "of 2 unlabelled prompts 1 need no call (1 no_tool_fits); left out: 1 tool_fits"
     assert report["outcomes"]["refuse"] == {"needless_call": 2}
-    assert "Of 2 prompts that nobody labelled join 1 of which" in (stage.folder / "report.html").read_text()
+    assert (
+        "Of 2 prompts that nobody labelled 1 join, where rules say that no call is right"
+        in (stage.folder / "report.html").read_text()
+    )
 
 
 def test_prompts_for_which_rules_name_no_act_join_where_the_policy_knows_an_answer(stage, monkeypatch):
