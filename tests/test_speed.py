@@ -144,7 +144,9 @@ def test_the_two_works_of_an_axis_differ_in_what_grows_and_its_cost_is_measured(
         assert large[grown] == axis.times * small[grown]
     for axis in axes:
         if axis.what.startswith("tools on offer"):
-            (short, _), (long, _) = (axis.measure(work, tmp_path) for work in (axis.small, axis.large))
+            (short, _), (long, _) = (
+                min(axis.measure(work, tmp_path) for _ in range(3)) for work in (axis.small, axis.large)
+            )
             assert 0 < short < long
     row = {"what": "rows", "times": 10, "seconds": [1.0, 10.0], "bytes": [2**30, 2**31]}
     told = growth.table([row | {"time_exponent": 1.0, "memory_exponent": 0.301}])
