@@ -1,12 +1,13 @@
-"""The reward table as a dial: error rates by the points of one outcome, trained with the reward-aware loss alone.
+"""The reward table as a dial: error rates by the points of one outcome, trained with the reward-aware loss.
 
-    python -m benchmarks.dose                                 # seeds 0, 1 and 2, both dials; again: goes on
-    python -m benchmarks.dose --only needless_call --seeds 0  # some of it
+    python -m benchmarks.dose                                 # seeds 0, 1 and 2, both dials, both losses; goes on
+    python -m benchmarks.dose --only needless_call --seeds 0 --losses reward_aware  # some of it
 
-Each seed is a run, runs/dose_<seed>, fine-tuned and sampled once; each dial is a sweep of it. Prints both error rates
-and exact calls of each point by seed, on the validation requests that sweeps judge by, with 95 % Wilson intervals, then
-their mean over the seeds (all are asked the same requests, so that more seeds make no interval narrower), and what a
-sweep took beside its trainings. The picture of both dials goes to benchmarks/dose.svg.
+Each seed is a run, runs/dose_<seed>, fine-tuned and sampled once; each dial with each loss, reward_aware by itself or
+with sft beside it, is a sweep of it. Prints both error rates and exact calls of each point by seed, on the validation
+requests that sweeps judge by, with 95 % Wilson intervals, then their mean over the seeds (all are asked the same
+requests, so that more seeds make no interval narrower), and what a sweep took beside its trainings. The picture of all
+dials goes to benchmarks/dose.svg.
 """
 
 from __future__ import annotations
@@ -22,19 +23,20 @@ from stages._progress import duration
 
 # The points of the article, one of them turned. right_answer is 5: a needless call as dear as that costs nothing.
 DIALS = {"needless_call": (5, 2, 0, -5, -10), "missed_call": (10, 5, 0, -5, -10)}
-COMMON = ("stage=dpo", "reward=article", "dpo.loss=[reward_aware]")
+LOSSES = {"reward_aware": "[reward_aware]", "reward_aware_sft": "[reward_aware,sft]"}
+COMMON = ("stage=dpo", "reward=article", "dpo.reference=cached")
 PICTURE = Path("benchmarks/dose.svg")
 
 Curve = list[list[tuple[float, list[float]]]]  # for each value of a dial the rates, in the order of RATES
 
 
-def turn(dial: str, seed: int) -> dict[str, Any]:
+def turn(dial: str, loss: str, seed: int) -> dict[str, Any]:
     """Sweep one dial from the seed's fine-tuned model; sweep.json."""
-    run = f"dose_{seed}"
-    train("stage=sft", f"run={run}", f"seed={seed}")
+    own, name = (f"run=dose_{seed}", f"seed={seed}"), f"{dial}_by_{loss}"
+    train("stage=sft", *own)
     values = ",".join(map(str, DIALS[dial]))
-    train("-m", *COMMON, f"run={run}", f"seed={seed}", f"reward.{dial}={values}", f"sweep.name={dial}")
-    return read_json(RUNS / run / "sweeps" / dial / "sweep.json")
+    train("-m", *COMMON, *own, f"dpo.loss={LOSSES[loss]}", f"reward.{dial}={values}", f"sweep.name={name}")
+    return read_json(RUNS / f"dose_{seed}" / "sweeps" / name / "sweep.json")
 
 
 def rates(point: dict[str, Any]) -> list[tuple[float, list[float]]]:
@@ -44,13 +46,13 @@ def rates(point: dict[str, Any]) -> list[tuple[float, list[float]]]:
     ]
 
 
-def report(dial: str, sweeps: dict[int, dict[str, Any]]) -> dict[int, Curve]:
-    """Print the table of a dial; its rates by seed."""
+def report(dial: str, loss: str, sweeps: dict[int, dict[str, Any]]) -> dict[int, Curve]:
+    """Print the table of a dial with a loss; its rates by seed."""
     found: dict[int, Curve] = {}
     for seed, sweep in sweeps.items():
         points = {str(point["overrides"][0]): point for point in sweep["points"]}
         found[seed] = [rates(points[f"reward.{dial}={value}"]) for value in DIALS[dial]]
-    print(f"\n| reward.{dial} | seed | {' | '.join(RATES)} |\n|{'---|' * (2 + len(RATES))}")
+    print(f"\n{loss}\n\n| reward.{dial} | seed | {' | '.join(RATES)} |\n|{'---|' * (2 + len(RATES))}")
     for place, value in enumerate(DIALS[dial]):
         for seed, curve in found.items():
             print(f"| {value} | {seed} | {' | '.join(map(cell, curve[place]))} |")
@@ -63,12 +65,12 @@ def report(dial: str, sweeps: dict[int, dict[str, Any]]) -> dict[int, Curve]:
     return found
 
 
-def draw(found: dict[str, dict[int, Curve]]) -> None:
-    """Rates by the value of each dial: a dot with its interval for each seed, and a line through the means."""
+def draw(found: dict[tuple[str, str], dict[int, Curve]]) -> None:
+    """Rates by the value of each dial and loss: a dot with its interval for each seed, and a line through the means."""
     import matplotlib.pyplot as plt
 
     figure, sides = plt.subplots(1, len(found), figsize=(4.6 * len(found), 3.2), layout="constrained", squeeze=False)
-    for side, (dial, curves) in zip(sides[0], found.items(), strict=True):
+    for side, ((dial, loss), curves) in zip(sides[0], found.items(), strict=True):
         values = DIALS[dial]
         for number, name in enumerate(RATES):
             for nth, curve in enumerate(curves.values()):
@@ -78,7 +80,8 @@ def draw(found: dict[str, dict[int, Curve]]) -> None:
                 side.errorbar(places, heights, ends, fmt=".", color=f"C{number}", capsize=2, alpha=0.5)
             means = [100 * mean(curve[place][number][0] for curve in curves.values()) for place in range(len(values))]
             side.plot(range(len(values)), means, color=f"C{number}", label=name)
-        side.set(xticks=range(len(values)), xlabel=f"reward.{dial}", ylabel="%", ylim=(0, 100))
+        side.set(xticks=range(len(values)), title=loss.replace("_sft", " + sft"), xlabel=f"reward.{dial}")
+        side.set(ylabel="%", ylim=(0, 100))
         side.set_xticklabels([str(value) for value in values])
     figure.legend(*sides[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(RATES))
     figure.savefig(PICTURE, metadata={"Date": None})
@@ -86,14 +89,21 @@ def draw(found: dict[str, dict[int, Curve]]) -> None:
     print(f"\npicture: {PICTURE}")
 
 
-def main(dials: list[str], seeds: list[int]) -> None:
+def main(dials: list[str], losses: list[str], seeds: list[int]) -> None:
     """Turn the dials, print their tables, draw the picture."""
-    draw({dial: report(dial, {seed: turn(dial, seed) for seed in seeds}) for dial in dials})
+    draw(
+        {
+            (dial, loss): report(dial, loss, {seed: turn(dial, loss, seed) for seed in seeds})
+            for dial in dials
+            for loss in losses
+        }
+    )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=DIALS, nargs="+", default=list(DIALS), help="these dials only")
+    parser.add_argument("--losses", choices=LOSSES, nargs="+", default=list(LOSSES), help="these losses only")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
-    main(arguments.only, arguments.seeds)
+    main(arguments.only, arguments.losses, arguments.seeds)

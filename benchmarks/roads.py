@@ -55,7 +55,8 @@ TABLES: dict[str, dict[str, Road]] = {
     "seeds": {**STARTS},
     "losses": {
         **STARTS,  # dpo is sigmoid + sft
-        "reward_aware": Road("dpo", ("dpo.loss=[reward_aware]",), (0, 1, 2)),
+        "reward_aware_sft": Road("dpo", ("dpo.loss=[reward_aware,sft]",), (0, 1, 2)),
+        "reward_aware": Road("dpo", ("dpo.loss=[reward_aware]",)),
         "apo_zero": Road("dpo", ("dpo.loss=[apo_zero]",)),
         "robust": Road("dpo", ("dpo.loss=[robust]", "dpo.trainer.label_smoothing=0.1")),
         "ipo": Road("dpo", ("dpo.loss=[ipo]",)),

@@ -204,11 +204,12 @@ def test_a_dial_is_told_by_seed_and_as_their_mean(
         }
         for seed in (0, 1)
     }
-    found = dose.report("needless_call", sweeps)
+    found = dose.report("needless_call", "reward_aware_sft", sweeps)
     said = capsys.readouterr().out
+    assert "\nreward_aware_sft\n" in said
     assert "| -10 | 1 | 50.0 [40.0, 60.0] | 10.0 [0.0, 20.0] | 0.0 [0.0, 10.0] |" in said
     assert "| -10 | mean | 50.0 | 5.0 | 0.0 |" in said
     assert "seed 0: 4 min 35 s, 1.10 x its trainings; 2400 requests sampled" in said
     monkeypatch.setattr(dose, "PICTURE", tmp_path / "dose.svg")
-    dose.draw({"needless_call": found})
+    dose.draw({("needless_call", "reward_aware_sft"): found})
     assert "<svg" in (tmp_path / "dose.svg").read_text()
