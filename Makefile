@@ -13,7 +13,7 @@ test: lint types layout
 	$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/test_layout.py
 	$(BIN)/pytest -n 2 --dist loadfile -m slow
 
-# Speed and memory beside the notebook recipe: about an hour. Parts by themselves: python -m benchmarks.speed --help
+# Speed and memory beside the notebook recipe: some hours. Parts by themselves: python -m benchmarks.speed --help
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.speed
 

@@ -1,6 +1,6 @@
 """How many times faster than the notebook recipe, side by side: `make bench`, or part by part.
 
-    python -m benchmarks.speed                                   # all parts, about an hour on two cores
+    python -m benchmarks.speed                                   # all parts, some hours on two cores
     python -m benchmarks.speed sft_tiny dpo_135m scoring         # these; results.json keeps what was measured before
     python -m benchmarks.speed sft_135m --rounds 3 --steps 1     # quicker, and less sure
     python -m benchmarks.speed growth                            # how cost grows with the work
