@@ -1,7 +1,8 @@
 """Who samples: n answers to each request from a base with an adapter over it.
 
 notebook  one answer at a time with `generate`, as a loop over requests and samples
-best      transformers at its best: the adapter merged, bfloat16, all requests in one left-padded batch, n answers each
+best      transformers at its best: the adapter merged, bfloat16 where this machine is faster in it, all requests in
+          one left-padded batch, n answers each
 ours      stages._sampling.generate, as stage=pairs calls it
 
 Random weights hardly ever end an answer: all have `new_tokens` tokens, and nothing is won by rows that end early.
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed import clock
-from benchmarks.speed.workload import Work, requests, settings_of, speech
+from benchmarks.speed.workload import Work, dtype_of, requests, settings_of, speech
 
 CONTENDERS = ("notebook", "best", "ours")
 
@@ -71,9 +72,7 @@ def _plain(who: str, settings: Any, folder: Path) -> Any:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    better = torch.cuda.is_available() or who == "best"
-    dtype = torch.bfloat16 if better else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(settings.model.path, dtype=dtype)
+    model = AutoModelForCausalLM.from_pretrained(settings.model.path, dtype=dtype_of(who, settings.model))
     model = PeftModel.from_pretrained(model, str(folder / "sft" / "adapter"))
     model = model.merge_and_unload() if who == "best" else model
     model = model.to("cuda").eval() if torch.cuda.is_available() else model.eval()

@@ -2,8 +2,8 @@
 
 notebook  TRL's SFTTrainer and DPOTrainer as they are: rows in random order, padded to the longest of their batch,
           activations computed twice, the reference asked at each step; float32 on a CPU, bfloat16 on a GPU
-best      TRL too, with all that its settings offer: a base in bfloat16, no checkpointing, rows of like length
-          together, the reference asked once before the first step
+best      TRL too, with all that its settings offer: in bfloat16 where this machine is faster in it, no checkpointing,
+          rows of like length together, the reference asked once before the first step
 ours      stages/sft.py and stages/dpo.py, by the configuration that train.py composes
 
 Rank 16 on all linear layers, AdamW, the same batch and step size. What is not timed: reading rows and making ids.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed import clock
-from benchmarks.speed.workload import LEARNING_RATE, Work, settings_of
+from benchmarks.speed.workload import LEARNING_RATE, Work, dtype_of, settings_of
 
 CONTENDERS = ("notebook", "best", "ours")
 
@@ -52,11 +52,12 @@ def _stage(work: Work, _who: str, folder: Path, _place: Path) -> None:
     stage_module(work.kind).run(Job(work.kind, settings, place, above, resuming=False))
 
 
-def _arguments(work: Work, who: str, place: Path) -> dict[str, Any]:
+def _arguments(work: Work, who: str, folder: Path, place: Path) -> dict[str, Any]:
     """TRL's arguments: what all share, and what TRL can do better than by its defaults."""
     import torch
 
     gpu = torch.cuda.is_available()
+    dtype = dtype_of(who, settings_of(work, folder, work.kind).model)
     shared = {
         "output_dir": str(place),
         "per_device_train_batch_size": work.batch,
@@ -68,7 +69,8 @@ def _arguments(work: Work, who: str, place: Path) -> dict[str, Any]:
         "report_to": "none",
         "max_length": None,  # no row is cut
         "use_cpu": not gpu,
-        "bf16": work.dtype != "float32" and (gpu or who == "best"),
+        "bf16": dtype is torch.bfloat16,
+        "fp16": dtype is torch.float16,
     }
     if who == "notebook":
         return shared
@@ -80,15 +82,14 @@ def _base(work: Work, who: str, folder: Path) -> Any:
     import torch
     import transformers
 
-    path = settings_of(work, folder, work.kind).model.path
-    better = work.dtype != "float32" and (torch.cuda.is_available() or who == "best")
-    more: dict[str, Any] = {"dtype": torch.bfloat16 if better else torch.float32}
+    settings = settings_of(work, folder, work.kind)
+    more: dict[str, Any] = {"dtype": dtype_of(who, settings.model)}
     if work.quantization == "nf4":
         more["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=more["dtype"],
         )  # fmt: skip
-    model = transformers.AutoModelForCausalLM.from_pretrained(path, **more)
+    model = transformers.AutoModelForCausalLM.from_pretrained(settings.model.path, **more)
     return model.to("cuda") if torch.cuda.is_available() and work.quantization == "none" else model
 
 
@@ -110,7 +111,7 @@ def _sft(work: Work, who: str, folder: Path, place: Path) -> None:
     model = get_peft_model(base, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
     SFTTrainer(
         model=model,
-        args=SFTConfig(**_arguments(work, who, place), dataset_kwargs={"skip_prepare_dataset": True}),
+        args=SFTConfig(**_arguments(work, who, folder, place), dataset_kwargs={"skip_prepare_dataset": True}),
         train_dataset=Dataset.from_dict(
             {"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]}
         ),
@@ -145,7 +146,7 @@ def _dpo(work: Work, who: str, folder: Path, place: Path) -> None:
     model = PeftModel.from_pretrained(_base(work, who, folder), str(folder / "sft" / "adapter"), is_trainable=True)
     OnIds(
         model=model,
-        args=DPOConfig(**_arguments(work, who, place), precompute_ref_log_probs=who == "best"),
+        args=DPOConfig(**_arguments(work, who, folder, place), precompute_ref_log_probs=who == "best"),
         train_dataset=Dataset.from_list(pairs),
         processing_class=tokenizer,
     ).train()

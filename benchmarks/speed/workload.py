@@ -18,6 +18,7 @@ from data.world.catalogue import CATALOGUE
 from stages._settings import Settings
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 TINY = Path(__file__).resolve().parents[2] / "assets" / "tiny"
@@ -152,6 +153,19 @@ def settings_of_model(work: Work, folder: Path) -> Any:
     from stages._model import ModelConfig
 
     return ModelConfig(path=str(TINY if work.size == "tiny" else folder / "model"))
+
+
+def dtype_of(who: str, model: Any) -> torch.dtype:
+    """What the notebook or TRL at its best computes in, for a `model` block: in what is fastest on this machine, but
+    that the notebook knows float32 alone on a CPU.
+    """
+    import torch
+
+    from stages._model import compute_dtype, device
+
+    if who == "notebook" and device() == "cpu":
+        return torch.float32
+    return compute_dtype(model, training=True)
 
 
 def speech(model: Any) -> tuple[PreTrainedTokenizerBase, ModuleType]:
