@@ -17,13 +17,14 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.roads import RATES, RUNS, cell, train
+from benchmarks.roads import RATES, ROADS, RUNS, cell, train
+from benchmarks.speed.chain import train_seconds
 from stages._files import read_json
 from stages._progress import duration
 
 # The points of the article, one of them turned. right_answer is 5: a needless call as dear as that costs nothing.
 DIALS = {"needless_call": (5, 2, 0, -5, -10), "missed_call": (10, 5, 0, -5, -10)}
-LOSSES = {"reward_aware": "[reward_aware]", "reward_aware_sft": "[reward_aware,sft]"}
+LOSSES = ("reward_aware", "reward_aware_sft")  # roads of benchmarks/roads.py
 COMMON = ("stage=dpo", "reward=article", "dpo.reference=cached")
 PICTURE = Path("benchmarks/dose.svg")
 
@@ -31,12 +32,13 @@ Curve = list[list[tuple[float, list[float]]]]  # for each value of a dial the ra
 
 
 def turn(dial: str, loss: str, seed: int) -> dict[str, Any]:
-    """Sweep one dial from the seed's fine-tuned model; sweep.json."""
+    """Sweep one dial from the seed's fine-tuned model; sweep.json, and the seconds of its trainings alone."""
     own, name = (f"run=dose_{seed}", f"seed={seed}"), f"{dial}_by_{loss}"
     train("stage=sft", *own)
     values = ",".join(map(str, DIALS[dial]))
-    train("-m", *COMMON, *own, f"dpo.loss={LOSSES[loss]}", f"reward.{dial}={values}", f"sweep.name={name}")
-    return read_json(RUNS / f"dose_{seed}" / "sweeps" / name / "sweep.json")
+    train("-m", *COMMON, *own, *ROADS[loss].overrides, f"reward.{dial}={values}", f"sweep.name={name}")
+    folder = RUNS / f"dose_{seed}" / "sweeps" / name
+    return read_json(folder / "sweep.json") | {"training_seconds": sum(train_seconds(folder))}
 
 
 def rates(point: dict[str, Any]) -> list[tuple[float, list[float]]]:
@@ -59,8 +61,8 @@ def report(dial: str, loss: str, sweeps: dict[int, dict[str, Any]]) -> dict[int,
         means = [mean(curve[place][number][0] for curve in found.values()) for number in range(len(RATES))]
         print(f"| {value} | mean | {' | '.join(f'{100 * rate:.1f}' for rate in means)} |")
     for seed, sweep in sweeps.items():
-        trained = sum(each["seconds"] for each in sweep["points"])
-        cost = f"{duration(sweep['wall_seconds'])}, {sweep['wall_seconds'] / trained:.2f} x its trainings"
+        times = sweep["wall_seconds"] / sweep["training_seconds"]
+        cost = f"{duration(sweep['wall_seconds'])}, {times:.2f} x its trainings"
         print(f"seed {seed}: {cost}; {sweep['sampled_requests']} requests sampled")
     return found
 
