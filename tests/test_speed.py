@@ -7,12 +7,15 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from benchmarks import scoring
 from benchmarks.speed import chain, contest, growth, parts, report, sampling, training, workload
 from benchmarks.speed.workload import Work
+from stages import _sampling
 
 TOY = {"prompt_tokens": 150, "batch": 3, "vocabulary": 4096, "dtype": "float32", "same_rows": True}
 
@@ -136,18 +139,39 @@ def test_a_part_that_is_not_there_is_told_with_those_that_are(part: str) -> None
         parts.measurement(part, argparse.Namespace())
 
 
-def test_the_two_works_of_an_axis_differ_in_what_grows_and_its_cost_is_measured(tmp_path: Path) -> None:
-    axes = growth.axes("toy")
-    for axis in axes:
+def test_the_two_works_of_an_axis_differ_in_what_grows() -> None:
+    for axis in growth.axes("toy"):
         small, large = (dataclasses.asdict(work) for work in (axis.small, axis.large))
         (grown,) = (key for key in small if small[key] != large[key])
         assert large[grown] == axis.times * small[grown]
-    for axis in axes:
-        if axis.what.startswith("tools on offer"):
-            (short, _), (long, _) = (
-                min(axis.measure(work, tmp_path) for _ in range(3)) for work in (axis.small, axis.large)
-            )
-            assert 0 < short < long
+
+
+def test_prompts_and_judging_are_timed_whole_and_without_their_first_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that goes on with the work alone: a token encoded, or an answer judged, is a second."""
+    now, encode, scored = [0.0], _sampling.encode, scoring.scored
+
+    def encoded(tokenizer: Any, prompt: str) -> Any:
+        ids = encode(tokenizer, prompt)
+        now[0] += len(ids)
+        return ids
+
+    def judged(row: Any) -> Any:
+        now[0] += 1
+        return scored(row)
+
+    monkeypatch.setattr(_sampling, "encode", encoded)
+    monkeypatch.setattr(scoring, "scored", judged)
+    monkeypatch.setattr(growth, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    rendered, answers = (axis for axis in growth.axes("toy") if axis.what.startswith("tools on offer"))
+    (short, _), (long, _) = (rendered.measure(work, tmp_path) for work in (rendered.small, rendered.large))
+    assert rendered.small.requests * 150 <= short < rendered.small.requests * 500
+    assert rendered.large.requests * 1500 <= long < rendered.large.requests * 2500
+    assert [answers.measure(work, tmp_path)[0] for work in (answers.small, answers.large)] == [2000, 2000]
+
+
+def test_growth_is_told_by_its_exponents() -> None:
     row = {"what": "rows", "times": 10, "seconds": [1.0, 10.0], "bytes": [2**30, 2**31]}
     told = growth.table([row | {"time_exponent": 1.0, "memory_exponent": 0.301}])
     assert told[-1] == "| rows | 10 | 1 to 10 | 1.00 | 1.00 to 2.00 | 0.30 |"
