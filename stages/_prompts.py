@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from data.transcript import Request
 from stages._rows import Counts
-from stages._sampling import TemplateError, encode, prompt_of
+from stages._sampling import Completion, TemplateError, completion_of, encode, prompt_of, turn_end
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,3 +61,21 @@ def prompts_within(
         counts.kept += 1
         kept.append(Prompt(request, text, ids))
     return kept, counts
+
+
+def gold_turn(
+    tokenizer: PreTrainedTokenizerBase, dialect: ModuleType, request: Request, longest: int
+) -> Completion | None:
+    """The turn that the data has for a request, as if sampled; None where there is none, where the chat template
+    refuses it, or where it has, with its end, more than `longest` tokens.
+    """
+    if request.gold is None:
+        return None
+    try:
+        text = completion_of(tokenizer, dialect, request, request.gold)
+    except TemplateError:
+        return None
+    ids = tuple(encode(tokenizer, text))
+    if len(ids) >= longest:
+        return None
+    return Completion(text, None, len(ids), False, ids, turn_end(tokenizer).ids[0])

@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stages._files import read_json, write_json
 from stages._metrics import attempted, needs_call
@@ -26,16 +26,31 @@ if TYPE_CHECKING:
     from data.transcript import Request
     from stages._job import Job
     from stages._sampling import Completion
+    from stages._scoring import Scored
 
 _FILE = "rollouts.safetensors"  # of a checkpoint between two steps on the same samples
 _SEEN = "rollouts.json"  # of every checkpoint: what was counted since it was last told
-_NOTHING = dict.fromkeys(("needed", "needless", "missed", "false", "points"), 0.0)
+_NOTHING = dict.fromkeys(("needed", "needless", "missed", "false", "points", "groups", "silent"), 0.0)
 
 Scorer = Callable[[Sequence["Request"], Sequence["Completion"]], list[float]]
 
 
+class Group(NamedTuple):
+    """The answers to the request at a place, and what each is worth."""
+
+    place: int
+    answers: list[Completion]
+    rewards: list[float]
+
+    @property
+    def silent(self) -> bool:
+        """Whether all are worth the same, so that none has an advantage over the others."""
+        return len(set(self.rewards)) == 1
+
+
 class Rollouts:
-    """Samples answers to requests and says what they are worth; counts both errors since they were last told.
+    """Samples groups of answers to requests, says what they are worth, and chooses those to train on; counts both
+    errors among the samples, and groups without signal, since they were last told.
 
     `scorer` gives the reward; without it, the points of the reward table are the reward.
     """
@@ -44,53 +59,89 @@ class Rollouts:
         self, job: Job, tokenizer: Any, dialect: ModuleType, requests: Sequence[Request], scorer: Scorer | None = None
     ) -> None:
         self.job, self.tokenizer, self.dialect, self.requests, self.scorer = job, tokenizer, dialect, requests, scorer
-        self.asked: list[Request] = []
-        self.sampled: list[Completion] = []
+        self.gold: list[Completion | None] = [None] * len(requests)
+        if job.config.gold == "missing":
+            from stages._prompts import gold_turn
+
+            longest = job.config.max_new_tokens or job.settings.model.max_new_tokens
+            self.gold = [gold_turn(tokenizer, dialect, request, longest) for request in requests]
+        self.groups: list[Group] = []
         self.seen = dict(_NOTHING)
 
-    def sample(self, trainer: Any, places: Sequence[int]) -> list[Completion]:
-        """An answer for each place, those of a group standing together, by the trainer's model as it is now."""
+    def sample(self, trainer: Any, places: Sequence[int], keep: int) -> list[Group]:
+        """A group of answers for each place, by the trainer's model as it is now; the `keep` that are trained on.
+
+        Where no answer is worth what the data's own turn is, that turn takes the place of the last one, if it is to be
+        shown. Groups with an advantage in them come first, in the order of the places, and the others fill up.
+        """
         from stages._sampling import generate
 
         config, model = self.job.config, self.job.settings.model
-        self.asked = [self.requests[place] for place in places]
         with trainer.accelerator.autocast():
-            groups = generate(
+            sampled = generate(
                 trainer.model,
                 self.tokenizer,
                 self.dialect,
-                self.asked[:: config.group_size],
+                [self.requests[place] for place in places],
                 n=config.group_size,
                 temperature=config.temperature,
                 max_new_tokens=config.max_new_tokens or model.max_new_tokens,
                 batch_size=max(config.group_size, model.sample_batch),
                 seed=f"{self.job.seed}/{trainer.state.global_step}",
             )
-        self.sampled = [each for group in groups for each in group]
-        return self.sampled
+        groups = self.rewarded(places, sampled)
+        self.seen["groups"] += len(groups)
+        self.seen["silent"] += sum(group.silent for group in groups)
+        self.groups = sorted(self.shown_gold(groups), key=lambda group: group.silent)[:keep]
+        return self.groups
 
     def rewards(self) -> list[float]:
-        """What each answer sampled last is worth; one that was cut off is scored as it stands."""
-        from stages._scoring import score_one
+        """What each answer that is trained on is worth."""
+        return [points for group in self.groups for points in group.rewards]
 
-        points = []
-        for request, completion in zip(self.asked, self.sampled, strict=True):
-            scored = score_one(request, completion, self.dialect, self.job.settings.reward)
-            tried, needed = attempted(scored.judgement), needs_call(request)
-            points.append(scored.score.points)
+    def rewarded(self, places: Sequence[int], sampled: Sequence[list[Completion]]) -> list[Group]:
+        """Samples with what they are worth, and counted; one that was cut off is scored as it stands."""
+        answers = [(self.requests[place], one) for place, group in zip(places, sampled, strict=True) for one in group]
+        scored, rewards = self._worth(answers)
+        for (request, _), one in zip(answers, scored, strict=True):
+            tried, needed = attempted(one.judgement), needs_call(request)
             self.seen["needed" if needed else "needless"] += 1
             self.seen["missed"] += needed and not tried
             self.seen["false"] += tried and not needed
-            self.seen["points"] += points[-1]
-        return self.scorer(self.asked, self.sampled) if self.scorer else points
+            self.seen["points"] += one.score.points
+        each = iter(rewards)
+        return [Group(place, group, [next(each) for _ in group]) for place, group in zip(places, sampled, strict=True)]
+
+    def shown_gold(self, groups: Sequence[Group]) -> list[Group]:
+        """The groups, the last answer of some exchanged for the data's turn: where that is worth more than each."""
+        turns = [(group, turn) for group in groups if (turn := self.gold[group.place])]
+        _, worth = self._worth([(self.requests[group.place], turn) for group, turn in turns])
+        better = {
+            group.place: Group(group.place, [*group.answers[:-1], turn], [*group.rewards[:-1], reward])
+            for (group, turn), reward in zip(turns, worth, strict=True)
+            if reward > max(group.rewards)
+        }
+        return [better.get(group.place, group) for group in groups]
+
+    def _worth(self, answers: Sequence[tuple[Request, Completion]]) -> tuple[list[Scored], list[float]]:
+        """By the table, and what the reward is."""
+        from stages._scoring import score_one
+
+        scored = [score_one(request, one, self.dialect, self.job.settings.reward) for request, one in answers]
+        if self.scorer and answers:
+            return scored, self.scorer([request for request, _ in answers], [one for _, one in answers])
+        return scored, [one.score.points for one in scored]
 
     def shares(self) -> dict[str, float]:
-        """Both error rates and the mean points of the answers since the last call; a rate of nothing is absent."""
+        """Both error rates, the mean points of the answers and the share of groups that teach nothing, since the last
+        call; a rate of nothing is absent.
+        """
         seen, self.seen = self.seen, dict(_NOTHING)
         shares = {
             "false_tool_call_rate": (seen["false"], seen["needless"]),
             "missed_call_rate": (seen["missed"], seen["needed"]),
             "points": (seen["points"], seen["needless"] + seen["needed"]),
+            "groups_without_signal": (seen["silent"], seen["groups"]),
         }
         return {f"sampled/{name}": count / number for name, (count, number) in shares.items() if number}
 
@@ -116,21 +167,23 @@ def rollout_trainer(trainer: type[Any], rollouts: Rollouts) -> type[Any]:
                 rollouts.job.say(f"prompts are computed for each of their answers: {reason}")
 
         def _get_train_sampler(self, dataset: Any = None) -> Groups:
-            size = self.num_generations
+            # As many rows as answers that are trained on, of as many requests as are asked.
+            size = self.num_generations // rollouts.job.config.oversample
             return Groups(
                 len(rollouts.requests), self.args.generation_batch_size // size, size, self._reuse, self.args.seed
             )
 
         def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-            self._places = [row["place"] for row in inputs]
-            return super()._generate_and_score_completions(inputs)
+            rows = {row["place"]: row for row in inputs}
+            kept = rollouts.sample(self, list(rows), keep=len(inputs) // self.num_generations)
+            return super()._generate_and_score_completions([rows[group.place] for group in kept for _ in group.answers])
 
         def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
             return [encode(rollouts.tokenizer, prompt) for prompt in prompts], None, {}
 
         def _generate_single_turn(self, *_: Any) -> Any:
-            sampled = rollouts.sample(self, self._places)
-            ids = [[*each.ids, *([] if each.stop is None else [each.stop])] for each in sampled]
+            answers = [each for group in rollouts.groups for each in group.answers]
+            ids = [[*each.ids, *([] if each.stop is None else [each.stop])] for each in answers]
             return (ids, None) if issubclass(trainer, GRPOTrainer) else ids
 
         def _prepare_inputs(self, generation_batch: Any) -> Any:
@@ -160,7 +213,7 @@ def rollout_trainer(trainer: type[Any], rollouts: Rollouts) -> type[Any]:
 
         def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-            rollouts.seen = read_json(Path(resume_from_checkpoint) / _SEEN) or rollouts.seen
+            rollouts.seen |= read_json(Path(resume_from_checkpoint) / _SEEN) or {}
             stored = Path(resume_from_checkpoint) / _FILE
             if stored.exists():
                 from safetensors import safe_open

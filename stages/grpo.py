@@ -13,9 +13,11 @@ it is missing; what an answer is worth above the others of its group is its adva
 
 and min(w A, clip(w, 1 - epsilon, 1 + epsilon) A) grows, w the ratio of the policy to the one that sampled: of a token,
 of the whole answer in rloo. The reference is a frozen copy of the SFT adapter, which is checked before the first step.
-Logs reward, KL, entropy, the share that was clipped and both error rates of the samples; writes grpo/adapter,
-and the contract's rates on validation and test requests. Left out: full fine-tuning, another reference, and turns after
-a tool's result.
+A group whose answers are all worth the same has no advantage in it: more requests are asked than a step trains on, and
+those that have some are taken first (`oversample`; dynamic sampling, Yu et al. 2025, arXiv 2503.14476, with a bound).
+Logs reward, KL, entropy, the share that was clipped, both error rates of the samples and the share of groups without
+an advantage; writes grpo/adapter, and the contract's rates on validation and test requests. Left out: full fine-tuning,
+another reference, and turns after a tool's result.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ Loss = Literal["grpo", "dapo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "ves
 PARENTS = ("sft", "reward_model")
 BRINGS = ("reward_model",)
 BLOCKS = ("model", "data", "reward", "evaluate")
-VERSION = 2
+VERSION = 3
 # Arguments of TRL that say how batches are made or sampled, which is done here: they would do nothing, or break it.
 _OURS = {
     "per_device_train_batch_size": "model.micro_batch",
@@ -64,13 +66,18 @@ class Config(TrainingConfig):
     """Loss of algorithm=grpo, any of TRL's GRPOTrainer; without it, dapo, the mean over all tokens of a step."""
     reward: Literal["rules", "model"] = "rules"
     """rules: the points of the reward table; model: what stage=reward_model says, which is trained first if need be."""
-    group_size: int = Field(8, ge=2)
+    group_size: int = Field(4, ge=2)
     """Answers sampled for each request."""
-    batch_size: int = Field(128, ge=2)
+    batch_size: int = Field(32, ge=2)
     """Answers a step, a multiple of group_size. What does not fit at once (model.micro_batch) is accumulated."""
-    iterations: int = Field(2, ge=1)
+    oversample: int = Field(2, ge=1)
+    """So many times the requests that a step trains on are asked, and those whose answers are all worth the same are
+    left out as far as the others suffice; 1: none is. A divisor of group_size."""
+    gold: Literal["none", "missing"] = "missing"
+    """When the turn of the data is one of a group: never, or where no sample is worth as much."""
+    iterations: int = Field(1, ge=1)
     """Steps on the same samples; in the first of them every ratio is 1, so that nothing is clipped."""
-    max_steps: int | None = Field(110, ge=1)
+    max_steps: int | None = Field(200, ge=1)
     """Stop after so many steps, whatever the epochs; null: epochs count."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the requests, where max_steps is null."""
@@ -96,6 +103,8 @@ class Config(TrainingConfig):
     def _whole_groups(self) -> Config:
         if self.batch_size % self.group_size:
             raise ValueError(f"batch_size: {self.batch_size} is no multiple of group_size={self.group_size}")
+        if self.group_size % self.oversample:
+            raise ValueError(f"oversample: {self.oversample} is no divisor of group_size={self.group_size}")
         return self
 
     @model_validator(mode="after")
@@ -142,15 +151,18 @@ def _train(job: Job) -> dict[str, Any]:
     args = _training.arguments(kind, job, config, model_config.preference_learning_rate, **_own_arguments(job))
     tokenizer, dialect = load_tokenizer(model_config), dialects.get(model_config.dialect)
     prompts, counts = load_prompts(job, tokenizer, dialect, config.prompts)
-    at_once = config.batch_size // config.group_size
+    at_once = config.oversample * config.batch_size // config.group_size
     if len(prompts) < at_once:
         raise UserError(
             f"grpo.batch_size: a step asks {at_once} requests, and there are {len(prompts)}; choose a smaller"
-            " batch_size or a larger group_size"
+            " batch_size or oversample, or a larger group_size"
         )
-    job.say(f"{len(prompts)} requests of {counts.total}, {at_once} a step")
+    job.say(f"{len(prompts)} requests of {counts.total}, {at_once} asked for a step")
 
     rollouts = Rollouts(job, tokenizer, dialect, [prompt.request for prompt in prompts], _scorer(job))
+    turns = {"gold_turns": sum(turn is not None for turn in rollouts.gold)}
+    if config.gold == "missing" and turns["gold_turns"] < len(prompts):
+        job.say(f"{len(prompts) - turns['gold_turns']} requests have no turn to show, or one that cannot be sampled")
     model = load_policy(model_config, job.parent("sft") / "adapter", trainable=True)
     rows = [{"prompt": prompt.text, "place": place} for place, prompt in enumerate(prompts)]
 
@@ -169,9 +181,9 @@ def _train(job: Job) -> dict[str, Any]:
     results = _training.train(job, trainer)
     save_adapter(model, job.folder / "adapter")
     history = [row for row in trainer.state.log_history if "reward" in row]
-    samples = -(-results["steps"] // config.iterations) * config.batch_size
+    samples = -(-results["steps"] // config.iterations) * config.batch_size * config.oversample
     first = {"samples": samples, "reward_first": history[0]["reward"]}
-    return counts.as_dict() | reference | results | first | _shown(history[-1])
+    return counts.as_dict() | turns | reference | results | first | _shown(history[-1])
 
 
 def _shown(row: dict[str, Any]) -> dict[str, float | None]:
@@ -181,7 +193,7 @@ def _shown(row: dict[str, Any]) -> dict[str, float | None]:
         "kl": "kl",
         "entropy": "entropy",
         "clip_fraction": "clip_ratio/region_mean",
-        "groups_without_signal": "frac_reward_zero_std",
+        "groups_without_signal": "sampled/groups_without_signal",
         "sampled_false_tool_call_rate": "sampled/false_tool_call_rate",
         "sampled_missed_call_rate": "sampled/missed_call_rate",
         "sampled_points": "sampled/points",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import json
@@ -14,12 +15,13 @@ import pytest
 from pydantic import ValidationError
 
 from data import dialects
-from data.transcript import AcceptedCall, Expected, Message, Request, Tool
+from data.transcript import AcceptedCall, Expected, Message, Request, Tool, ToolCall
 from rewards import RewardConfig
 from stages import _model, _sampling, grpo
 from stages._errors import UserError
 from stages._job import execute
-from stages._rollouts import Groups, Rollouts, check_reference, rollout_trainer, slices
+from stages._prompts import gold_turn
+from stages._rollouts import Group, Groups, Rollouts, check_reference, rollout_trainer, slices
 from stages._sampling import Completion
 from tests import toys
 
@@ -40,7 +42,8 @@ REQUESTS = [
 
 
 def job_of(**more: Any) -> Any:
-    config = grpo.Config(**({"group_size": 2, "batch_size": 4, "max_new_tokens": 6} | more))  # type: ignore[arg-type]
+    plain = {"group_size": 2, "batch_size": 4, "max_new_tokens": 6, "oversample": 1, "gold": "none"}
+    config = grpo.Config(**(plain | more))  # type: ignore[arg-type]
     settings = types.SimpleNamespace(model=_model.ModelConfig(sample_batch=8), reward=RewardConfig())
     return types.SimpleNamespace(name="grpo", config=config, settings=settings, seed=0, say=print)
 
@@ -169,7 +172,8 @@ def test_a_group_that_shares_its_prompt_has_the_loss_and_gradients_of_whole_rows
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"batch_size": 60}, "60 is no multiple of group_size=8"),
+        ({"batch_size": 30}, "30 is no multiple of group_size=4"),
+        ({"oversample": 3}, "3 is no divisor of group_size=4"),
         ({"group_size": 1}, "greater than or equal to 2"),
         ({"algorithm": "rloo", "loss": "dapo"}, "dapo is for algorithm=grpo"),
         ({"algorithm": "rloo", "scale_rewards": "group"}, "rloo takes batch or none"),
@@ -194,19 +198,18 @@ def test_the_losses_to_choose_from_are_those_of_the_installed_trl() -> None:
 def test_rewards_are_points_and_both_errors_are_shares_of_their_own_samples() -> None:
     rollouts = Rollouts(job_of(), toys.toy_tokenizer(), dialects.get("native"), REQUESTS)
 
-    def did(said: list[tuple[int, str]]) -> list[float]:
-        rollouts.asked = [REQUESTS[place] for place, _ in said]
-        rollouts.sampled = [Completion(text, -1.0, 3, False) for _, text in said]
-        return rollouts.rewards()
+    def did(said: dict[int, list[str]]) -> list[list[float]]:
+        answers = [[Completion(text, -1.0, 3, False) for text in texts] for texts in said.values()]
+        return [group.rewards for group in rollouts.rewarded(list(said), answers)]
 
     table = RewardConfig()
-    assert did([(0, CALLED), (0, "No idea.")]) == [table.exact_call, table.missed_call]
-    assert did([(2, CALLED), (1, CALLED)]) == [table.exact_call, table.needless_call]
+    assert did({0: [CALLED, "No idea."]}) == [[table.exact_call, table.missed_call]]
+    assert did({2: [CALLED], 1: [CALLED]}) == [[table.exact_call], [table.needless_call]]
     points = (2 * table.exact_call + table.missed_call + table.needless_call) / 4
     shares = {"false_tool_call_rate": 1.0, "missed_call_rate": 1 / 3, "points": points}
     assert rollouts.shares() == {f"sampled/{name}": pytest.approx(value) for name, value in shares.items()}
     assert rollouts.shares() == {}
-    did([(0, CALLED)])
+    did({0: [CALLED]})
     assert "sampled/false_tool_call_rate" not in rollouts.shares()
 
 
@@ -218,10 +221,63 @@ def test_another_scorer_gives_the_reward_and_the_table_is_logged_all_the_same() 
         return [0.5 for _ in completions]
 
     rollouts = Rollouts(job_of(), toys.toy_tokenizer(), dialects.get("native"), REQUESTS, scorer)
-    rollouts.asked, rollouts.sampled = REQUESTS[:1], [Completion(CALLED, -1.0, 3, True)]
-    assert rollouts.rewards() == [0.5]
-    assert asked == [(["call"], rollouts.sampled)]  # whether it was cut off is told too
+    answer = Completion(CALLED, -1.0, 3, True)
+    assert rollouts.rewarded([0], [[answer]]) == [Group(0, [answer], [0.5])]
+    assert asked == [(["call"], [answer])]  # whether it was cut off is told too
     assert rollouts.shares()["sampled/points"] == RewardConfig().exact_call
+
+
+def test_of_the_groups_asked_those_with_an_advantage_are_trained_on_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, rollouts = trainer_of(tmp_path)
+    rollouts.job.config = rollouts.job.config.model_copy(update={"oversample": 2})
+    worth = {0: [1.0, 1.0], 1: [1.0, 2.0], 2: [0.0, 3.0]}
+    monkeypatch.setattr(
+        rollouts,
+        "rewarded",
+        lambda places, sampled: [
+            Group(place, group, worth[place]) for place, group in zip(places, sampled, strict=True)
+        ],
+    )
+    rows = [trainer.train_dataset[place] for place in (0, 2)]  # as many as answers that are trained on: one group
+    batch = trainer._generate_and_score_completions(rows)
+    assert [group.place for group in rollouts.groups] == [2]
+    assert rollouts.rewards() == [0.0, 3.0]
+    prompt = batch["prompt_ids"][0][batch["prompt_mask"][0].bool()].tolist()
+    assert prompt == _sampling.encode(rollouts.tokenizer, rows[1]["prompt"])
+    assert rollouts.shares() == {"sampled/groups_without_signal": 0.5}
+    assert [group.place for group in rollouts.sample(trainer, [0, 1, 2], keep=3)] == [1, 2, 0]
+    rollouts.requests = REQUESTS * 2
+    asked = list(trainer._get_train_sampler())  # four answers of two groups, which four requests are asked for
+    assert len(set(asked[:4])) == 4
+    assert asked == asked[:4] * 2
+
+
+def test_the_turn_of_the_data_is_shown_where_no_sample_is_worth_as_much() -> None:
+    tokenizer, native, table = toys.toy_tokenizer(), dialects.get("native"), RewardConfig()
+    gold = Message("assistant", tool_calls=(ToolCall("get_weather", {"city": "Oslo"}),))
+    requests = [dataclasses.replace(REQUESTS[0], gold=gold), REQUESTS[2]]
+    rollouts = Rollouts(job_of(gold="missing", max_new_tokens=400), tokenizer, native, requests)
+    assert [one is None for one in rollouts.gold] == [False, True], "the data has no turn for the second one"
+    right, wrong = (Completion(text, -1.0, 3, False) for text in (CALLED, "No idea."))
+
+    def shown(place: int, *answers: Completion) -> Group:
+        (group,) = rollouts.shown_gold(rollouts.rewarded([place], [list(answers)]))
+        return group
+
+    group = shown(0, wrong, wrong)
+    assert group.rewards == [table.missed_call, table.exact_call]
+    assert group.answers[0] == wrong
+    turn = group.answers[1]
+    assert native.read(turn.text, (TOOL,)).calls == gold.tool_calls
+    assert list(turn.ids) == _sampling.encode(tokenizer, turn.text)
+    assert turn.stop == _sampling.turn_end(tokenizer).ids[0]
+    assert shown(0, right, wrong).answers == [right, wrong]
+    assert shown(1, wrong, wrong).answers == [wrong, wrong]
+    assert rollouts.shares()["sampled/missed_call_rate"] == 5 / 6, "of samples alone"
+    assert gold_turn(tokenizer, native, requests[0], len(turn.ids) + 1) == turn
+    assert gold_turn(tokenizer, native, requests[0], len(turn.ids)) is None, "with its end no sample is as long"
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
@@ -229,7 +285,8 @@ def test_what_is_trained_is_what_was_asked_and_sampled_token_by_token(algorithm:
     trainer, rollouts = trainer_of(tmp_path, algorithm)
     batch = trainer._generate_and_score_completions(inputs_of(trainer, 0, 1))
     tokenizer, native = rollouts.tokenizer, rollouts.dialect
-    for row, (one, sampled) in enumerate(zip(rollouts.asked, rollouts.sampled, strict=True)):
+    asked = [(REQUESTS[group.place], sampled) for group in rollouts.groups for sampled in group.answers]
+    for row, (one, sampled) in enumerate(asked):
         prompt = batch["prompt_ids"][row][batch["prompt_mask"][row].bool()].tolist()
         assert prompt == _sampling.encode(tokenizer, _sampling.prompt_of(tokenizer, native, one))
         trained = batch["completion_ids"][row][batch["completion_mask"][row].bool()].tolist()
@@ -245,7 +302,8 @@ def test_a_sample_depends_on_seed_step_request_and_its_number_alone(tmp_path: Pa
     trainer, rollouts = trainer_of(tmp_path)
 
     def sampled(*places: int) -> list[tuple[int, ...]]:
-        return [each.ids for each in rollouts.sample(trainer, [place for place in places for _ in range(2)])]
+        found = {group.place: group.answers for group in rollouts.sample(trainer, places, keep=len(places))}
+        return [each.ids for place in places for each in found[place]]
 
     first = sampled(0, 1)
     assert first[0] != first[1]
@@ -294,7 +352,8 @@ def log_ratios(trainer: Any, rollouts: Rollouts) -> list[list[float]]:
     import torch
 
     found = []
-    for row, sampled in zip(inputs_of(trainer, 0, 1), rollouts.sample(trainer, [0, 0, 1, 1]), strict=True):
+    answers = [each for group in rollouts.sample(trainer, [0, 1], keep=2) for each in group.answers]
+    for row, sampled in zip(inputs_of(trainer, 0, 1), answers, strict=True):
         prompt = _sampling.encode(rollouts.tokenizer, row["prompt"])
         ids = [*prompt, *sampled.ids, *([] if sampled.stop is None else [sampled.stop])]
         both = []
@@ -366,9 +425,9 @@ def logged(folder: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in json.loads(line).items() if name != "step_time"} for line in lines]
 
 
-def even(rollouts: Rollouts) -> list[float]:
+def even(answer: Completion) -> float:
     """A reward that even a toy earns some of: the share of tokens with even numbers."""
-    return [sum(number % 2 == 0 for number in each.ids) / max(1, len(each.ids)) for each in rollouts.sampled]
+    return sum(number % 2 == 0 for number in answer.ids) / max(1, len(answer.ids))
 
 
 @pytest.mark.slow
@@ -378,12 +437,13 @@ def test_it_goes_on_after_an_interruption_to_the_same_bytes(
 ) -> None:
     tuned(tmp_path)
     sampled: list[int] = []
+    by_table = Rollouts._worth
 
-    def counted(rollouts: Rollouts) -> list[float]:
-        sampled.append(len(rollouts.sampled))
-        return even(rollouts)
+    def worth(rollouts: Rollouts, answers: Any) -> Any:
+        sampled.append(sum(one.logprob is not None for _, one in answers))  # and turns of the data
+        return by_table(rollouts, answers)[0], [even(one) for _, one in answers]
 
-    monkeypatch.setattr(Rollouts, "rewards", counted)
+    monkeypatch.setattr(Rollouts, "_worth", worth)
     settings = {
         "algorithm": algorithm,
         "iterations": iterations,
@@ -393,7 +453,7 @@ def test_it_goes_on_after_an_interruption_to_the_same_bytes(
     }
     metrics = run_grpo(tmp_path, **settings)
     assert metrics["reference_gap_at_step_0"] == pytest.approx(0, abs=1e-5)
-    assert metrics["samples"] == sum(sampled) == 12 // iterations * 8
+    assert metrics["samples"] == sum(sampled) == 12 // iterations * 16
     assert 0 < metrics["reward_last"] < 1  # a dozen steps of a toy are noise: whether it learns is not asked here
     # rloo's estimate, the mean log-ratio of samples, has either sign; grpo's has none that is negative.
     assert metrics["kl"] > 0 or (algorithm == "rloo" and metrics["kl"] != 0)
@@ -413,8 +473,9 @@ def test_it_goes_on_after_an_interruption_to_the_same_bytes(
 @pytest.mark.slow
 def test_by_the_rules_it_logs_what_the_samples_did_and_its_adapter_is_merged(tmp_path: Path) -> None:
     tuned(tmp_path)
-    metrics = run_grpo(tmp_path, max_steps=3, iterations=1)
+    metrics = run_grpo(tmp_path, max_steps=3, oversample=1, gold="none")
     assert metrics["samples"] == 3 * 8
+    assert 0 <= metrics["groups_without_signal"] <= 1
     rows = logged(tmp_path)
     assert len(rows) == 3
     assert all({"reward", "kl", "entropy", "clip_ratio/region_mean", "sampled/points"} <= row.keys() for row in rows)
