@@ -1,6 +1,6 @@
 """Reinforcement learning on the policy's own samples, a group for each request, with no critic: GRPO or RLOO.
 
-    python train.py stage=grpo run=mine [grpo.algorithm=rloo grpo.group_size=4 grpo.beta=0 grpo.reward=model]
+    python train.py stage=grpo run=mine [grpo.algorithm=rloo grpo.group_size=8 grpo.beta=0 grpo.reward=model]
 
 TRL's GRPOTrainer or RLOOTrainer goes on with the SFT adapter. Each step samples a group of answers to each of a few of
 the data's preference requests and scores them by the reward table, or by a reward model, which is trained first where
