@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stages._files import read_json, write_json
 from stages._metrics import attempted, needs_call
+from stages._prompts import gold_turn
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +51,7 @@ class Group(NamedTuple):
 
 class Rollouts:
     """Samples groups of answers to requests, says what they are worth, and chooses those to train on; counts both
-    errors among the samples, and groups without signal, since they were last told.
+    errors among the samples, and groups whose samples are all worth the same, since they were last told.
 
     `scorer` gives the reward; without it, the points of the reward table are the reward.
     """
@@ -61,8 +62,6 @@ class Rollouts:
         self.job, self.tokenizer, self.dialect, self.requests, self.scorer = job, tokenizer, dialect, requests, scorer
         self.gold: list[Completion | None] = [None] * len(requests)
         if job.config.gold == "missing":
-            from stages._prompts import gold_turn
-
             longest = job.config.max_new_tokens or job.settings.model.max_new_tokens
             self.gold = [gold_turn(tokenizer, dialect, request, longest) for request in requests]
         self.groups: list[Group] = []
@@ -133,8 +132,8 @@ class Rollouts:
         return scored, [one.score.points for one in scored]
 
     def shares(self) -> dict[str, float]:
-        """Both error rates, the mean points of the answers and the share of groups that teach nothing, since the last
-        call; a rate of nothing is absent.
+        """Of the samples since the last call: both error rates, mean points, and the share of groups whose samples are
+        all worth the same; a rate of nothing is absent.
         """
         seen, self.seen = self.seen, dict(_NOTHING)
         shares = {

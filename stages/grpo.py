@@ -13,11 +13,13 @@ it is missing; what an answer is worth above the others of its group is its adva
 
 and min(w A, clip(w, 1 - epsilon, 1 + epsilon) A) grows, w the ratio of the policy to the one that sampled: of a token,
 of the whole answer in rloo. The reference is a frozen copy of the SFT adapter, which is checked before the first step.
-A group whose answers are all worth the same has no advantage in it: more requests are asked than a step trains on, and
-those that have some are taken first (`oversample`; dynamic sampling, Yu et al. 2025, arXiv 2503.14476, with a bound).
-Logs reward, KL, entropy, the share that was clipped, both error rates of the samples and the share of groups without
-an advantage; writes grpo/adapter, and the contract's rates on validation and test requests. Left out: full fine-tuning,
-another reference, and turns after a tool's result.
+A group whose answers are all worth the same has no advantage in it. So the data's own turn takes the place of a sample
+where none is worth as much (`gold`; Yan et al. 2025, arXiv 2504.14945, mix them too; w is here the ratio to the
+policy's own probability, 1 at first, as if it had been sampled), and more requests are asked than a step trains on, of
+which those with an advantage come first (`oversample`; dynamic sampling, Yu et al. 2025, arXiv 2503.14476, with a
+bound). Logs reward, KL, entropy and the share that was clipped, and of the samples both error rates and the share of
+groups that are worth the same; writes grpo/adapter, and the contract's rates on validation and test requests. Left out:
+full fine-tuning, another reference, and turns after a tool's result.
 """
 
 from __future__ import annotations
@@ -104,7 +106,9 @@ class Config(TrainingConfig):
         if self.batch_size % self.group_size:
             raise ValueError(f"batch_size: {self.batch_size} is no multiple of group_size={self.group_size}")
         if self.group_size % self.oversample:
-            raise ValueError(f"oversample: {self.oversample} is no divisor of group_size={self.group_size}")
+            raise ValueError(
+                f"oversample: {self.oversample} is no divisor of group_size={self.group_size}; 1 always is"
+            )
         return self
 
     @model_validator(mode="after")
