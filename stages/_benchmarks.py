@@ -5,12 +5,11 @@ was attempted where none is right (README.md says where our judgement is stricte
 also written as the leaderboard's own scorer reads them: bfcl/<model>/BFCL_v4_<category>_result.json, the layout of
 version 4 (package bfcl_eval of ShishirPatil/gorilla), one row a request, {"id", "result"}. `result` is that of a model
 with function calling: [{name: arguments as JSON text}, …] where the answer reads as calls and nothing of it is broken,
-else the raw text. The scorer looks models up by the name of their folder: enter each in its MODEL_CONFIG_MAPPING with
-OpenAICompletionsHandler, is_fc_model=True and underscore_to_dot=False (names are written as the rows have them), then
+else the raw text. The scorer looks models up by the name of their folder, in its MODEL_CONFIG_MAPPING: each has to be
+entered with OpenAICompletionsHandler, is_fc_model=True and underscore_to_dot=False (names are written as the rows have
+them). This does so, runs it, and tells where it parts from our judgement:
 
-    bfcl evaluate --model sft --test-category multiple --result-dir RUN/evaluate/bfcl --partial-eval
-
-The scorer itself was not run on these files: the layout is read from its source.
+    python -m benchmarks.bfcl PYTHON --run RUN    # PYTHON of an environment that has bfcl_eval
 
 when2call: what a model does with a request, called here its act, is told in two ways: by its answer (none of the four
 for an empty one), and by likelihood, as the act whose given turn has the greatest log-probability a token, in the

@@ -6,6 +6,7 @@ done, does only this.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,15 @@ def converter(llama_cpp: str | None) -> Path:
     return Path(found)
 
 
+def check_converter(script: Path) -> None:
+    """UserError where the converter does not start, as without a package that it needs and this project does not."""
+    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True)
+    if done.returncode:
+        missing = re.search(r"No module named '([\w.]+)'", done.stderr)
+        way_out = f"pip install {missing[1].split('.')[0]}" if missing else "see what it says of itself"
+        raise UserError(f"merge.gguf: {script} does not start ({_last_line(done)}); {way_out}")
+
+
 def write_gguf(folder: Path, kind: str, script: Path) -> Path:
     """gguf/model-<kind>.gguf beside model/, unless it is there; UserError with the converter's last line."""
     target = folder / "gguf" / f"model-{kind}.gguf"
@@ -63,11 +73,14 @@ def write_gguf(folder: Path, kind: str, script: Path) -> Path:
     words = [sys.executable, str(script), str(folder / "model"), "--outfile", str(unfinished), "--outtype", kind]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode or not unfinished.is_file():
-        last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
-        raise UserError(f"merge.gguf={kind}: {script.name} made no file ({last[:300]}); the merge itself is done")
+        raise UserError(f"merge.gguf={kind}: {script.name} made no file ({_last_line(done)}); the merge itself is done")
     unfinished.replace(target)
     print(f"merge: wrote {target}", flush=True)
     return target
+
+
+def _last_line(done: subprocess.CompletedProcess[str]) -> str:
+    return (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1][:300]
 
 
 def check_folder(target: Path) -> None:

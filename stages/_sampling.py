@@ -115,8 +115,11 @@ def _turn_end(tokenizer: PreTrainedTokenizerBase, template: str) -> TurnEnd:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of rendered text. The template has written every special token already, so none is added."""
-    rows = tokenizer(_control.pieces(text), add_special_tokens=False)["input_ids"]
+    """Token ids of rendered text. The template has written every special token already, so none is added.
+
+    Quiet about texts that are too long: who asks for them counts tokens, and says so in its own words.
+    """
+    rows = tokenizer(_control.pieces(text), add_special_tokens=False, verbose=False)["input_ids"]
     return [token for row in rows for token in row] if len(rows) > 1 else rows[0]
 
 

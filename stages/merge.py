@@ -129,6 +129,8 @@ def refuse(settings: Settings, above: Mapping[str, Path]) -> None:
         raise UserError(f"run first: {command(config.adapter, settings)}")
     last = config.adapter or last_adapter(above)
     check_adapter(last, above[last], settings)
+    if config.gguf:
+        _publish.check_converter(_publish.converter(config.llama_cpp))
     if config.push_to_folder:
         _publish.check_folder(Path(config.push_to_folder))
     if config.push:

@@ -417,6 +417,7 @@ def test_a_preference_row_is_a_request_with_both_answers(name, given):
         ("bfcl", bfcl_row(question=[[], []]), "question"),
         ("bfcl", bfcl_row(question=[[]], ground_truth=[]), "question[0]"),
         ("bfcl", bfcl_row(ground_truth=[{"f": {"a": "Oslo"}}]), "ground_truth[0].f.a"),
+        ("bfcl", bfcl_row(ground_truth=[{"f": {"a": []}}]), "ground_truth[0].f.a"),
         ("bfcl", bfcl_row(ground_truth=["f(a)"]), "ground_truth[0]"),
         ("bfcl", bfcl_row(ground_truth=[{"f": {"a": [{str(n): [1, 2, 3] for n in range(9)}]}}]), "ground_truth[0].f.a"),
         ("when2call", {"question": "x", "correct_answer": "sing"}, "correct_answer"),

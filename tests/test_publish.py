@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,24 @@ def test_gguf_is_made_by_the_converter_once(how: str, model: Path, tmp_path: Pat
     assert (words[0], words[1], words[3:]) == (str(model), "--outfile", ["--outtype", "q8_0"])
     script.write_text("raise SystemExit(1)")
     assert _publish.write_gguf(model.parent, "q8_0", script) == made
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("import no_such.thing", r"\(ModuleNotFoundError: No module named 'no_such'\); pip install no_such$"),
+        ("raise SystemExit('too old')", r"\(too old\); see what it says of itself$"),
+    ],
+)
+def test_a_converter_that_does_not_start_is_told_before_anything_is_merged(
+    script: str, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / _publish.CONVERTER
+    file.write_text(script)
+    with pytest.raises(UserError, match=f"^merge.gguf: {re.escape(str(file))} does not start {said}"):
+        _publish.check_converter(file)
+    file.write_text("import sys\nassert sys.argv[1:] == ['--help']")
+    _publish.check_converter(file)
 
 
 # ----- the card -----

@@ -44,7 +44,7 @@ def llama3_json(text: str) -> Calls:
 
 def pythonic(text: str) -> Calls:
     """vLLM's `pythonic`, written from its description: all of the text is a Python list of calls of plain names, whose
-    arguments are keywords with literals, lists and dicts as values.
+    arguments are keywords with literals, negative numbers, lists and dicts as values.
     """
 
     def value(node: ast.expr) -> Any:
@@ -52,6 +52,8 @@ def pythonic(text: str) -> Calls:
             return node.value
         if isinstance(node, ast.List):
             return [value(each) for each in node.elts]
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -value(node.operand)
         assert isinstance(node, ast.Dict), f"no literal: {ast.unparse(node)}"
         return {key.value: value(each) for key, each in zip(node.keys, node.values, strict=True)}  # type: ignore[union-attr]
 
@@ -137,6 +139,18 @@ def test_llamas_own_template_writes_what_llama3_json_reads(case: str) -> None:
     assert llama3_json(f"{written}; {written}") == 2 * CASES[case]
 
 
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("parser", "dialect"), [("hermes", "native"), ("hermes", "hermes"), ("pythonic", "pythonic")])
+def test_vllms_own_parsers_read_it_where_vllm_is_installed(parser: str, dialect: str, case: str) -> None:
+    parsers = pytest.importorskip("vllm.tool_parsers", reason="vLLM is not installed")
+    turn = Message("assistant", tool_calls=tuple(ToolCall(name, arguments) for name, arguments in CASES[case]))
+    tokenizer = tokenizer_of("tiny")
+    shown = dialects.get(dialect).show(TOOLS, (Message("user", "Go on."), turn))
+    written = render(tokenizer, *shown, prompt=False).rpartition(_end_of_turn("tiny"))[0].rpartition("assistant\n")[2]
+    read = parsers.ToolParserManager.get_tool_parser(parser)(tokenizer).extract_tool_calls(written, None)
+    assert [(call.function.name, json.loads(call.function.arguments)) for call in read.tool_calls] == CASES[case]
+
+
 @pytest.mark.parametrize("dialect", ["json", "router"])
 def test_a_list_of_json_objects_is_read_by_none_of_the_parsers(dialect: str) -> None:
     calls = [ToolCall(name, arguments) for name, arguments in CASES["two"]]
@@ -148,9 +162,10 @@ def test_a_list_of_json_objects_is_read_by_none_of_the_parsers(dialect: str) -> 
             reader(written)
 
 
-def test_a_negative_number_is_what_the_pythonic_parser_does_not_read() -> None:
-    with pytest.raises(AssertionError, match="no literal: -3"):
-        pythonic(dialects.get("pythonic").write([ToolCall("set", {"degrees": -3})]))
+def test_a_name_that_is_no_identifier_is_what_the_pythonic_parser_does_not_read() -> None:
+    with pytest.raises(AssertionError):
+        pythonic(dialects.get("pythonic").write([ToolCall("geo.set", {"degrees": 3})]))
+    assert pythonic(dialects.get("pythonic").write([ToolCall("set", {"degrees": -3})])) == [("set", {"degrees": -3})]
 
 
 def test_a_template_that_writes_calls_in_no_known_way_has_no_parser() -> None:

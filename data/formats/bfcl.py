@@ -91,6 +91,8 @@ def _accepted(entry: Any, place: str, field: str) -> AcceptedCall:
         values = _rows.typed(values, list, place, where)
         if "" in values:
             optional.append(key)
+        elif not values:
+            raise RowError(place, where, "accepts no value and may not be left out, so that no call is right")
         accepted[key] = [one for value in values if value != "" for one in _values(value, place, where)]
     return AcceptedCall(name, accepted, tuple(optional))
 
