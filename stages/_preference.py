@@ -17,18 +17,30 @@ if TYPE_CHECKING:
     from data.transcript import Request
     from stages._job import Job
 
+# Beside the NLL of the chosen answers steps can be large: these are learned as in fine-tuning, while the preference
+# alone would push both sides down. Measured on the built-in world (CHANGELOG.md).
+NLL_WEIGHT = 3.0
+NLL_STEP = 3.0
+
 
 class PreferenceConfig(GuardConfig, TrainingConfig):
     """Settings of every stage that goes on from the SFT adapter with pairs.jsonl."""
 
     FREE: ClassVar[tuple[str, ...]] = ("max_dropped", "save_every")  # what the guards see depends on log_every
 
+    learning_rate: float | None = Field(None, gt=0)
+    """Peak step size; without it model.preference_learning_rate, three times that where the chosen answers' NLL is part
+    of the loss."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the pairs."""
     log_every: int = Field(5, ge=1)
     """Steps between rows of log.jsonl."""
     beta: float = Field(0.1, gt=0)
     """How strongly the policy is held to the reference; smaller lets it go further."""
+    rejected_tokens: int | None = Field(4, ge=1)
+    """How many tokens of a rejected answer count, from where it parts from the chosen one; null: all, as in TRL. There
+    it goes wrong; the rest would be right elsewhere, and is unlearned where it is pushed down too. (Step-DPO, arXiv
+    2406.18629, rejects the first wrong step alone.)"""
     rounds: int = Field(1, ge=1, le=10)
     """How often pairs are made and trained on: from the second round on, of answers of the policy aligned so far, which
     is then the reference too. Earlier rounds lie in rounds/<number>/ of the stage's folder."""
@@ -84,12 +96,12 @@ def completion_logps(trainer: Any, batch: dict[str, Any], kind: str = "") -> tor
     return outputs.log_probs.sum(1)
 
 
-def load_pairs(job: Job, tokenizer: Any, rejected_tokens: int | None = None) -> tuple[list[dict[str, Any]], Any]:
+def load_pairs(job: Job, tokenizer: Any) -> tuple[list[dict[str, Any]], Any]:
     """The pairs of the stage before as `pair_rows` makes them; UserError where too many had to be left out."""
     from stages._files import read_jsonl
 
     rows = read_jsonl(job.parent("pairs") / "pairs.jsonl")
-    pairs, counts = pair_rows(tokenizer, rows, job.settings.model.max_length, rejected_tokens)
+    pairs, counts = pair_rows(tokenizer, rows, job.settings.model.max_length, job.config.rejected_tokens)
     job.record(**counts.as_dict())
     counts.check(job.config.max_dropped, f"{job.name}.max_dropped")
     return pairs, counts

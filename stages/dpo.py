@@ -29,11 +29,6 @@ Loss = Literal[
     "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "reward_aware",
 ]  # fmt: skip
 
-# Beside the NLL of the chosen answers steps can be large: these are learned as in fine-tuning, while the preference
-# alone would push both sides down. Measured on the built-in world (CHANGELOG.md).
-_NLL_WEIGHT = 3.0
-_NLL_STEP = 3.0
-
 PARENTS = ("sft", "pairs")
 BRINGS = ("pairs",)
 BLOCKS = ("model", "data", "reward", "evaluate")
@@ -42,8 +37,6 @@ BLOCKS = ("model", "data", "reward", "evaluate")
 class Config(PreferenceConfig):
     """Settings of stage=dpo."""
 
-    learning_rate: float | None = Field(None, gt=0)
-    """Peak step size; without it model.preference_learning_rate, three times that with sft among the losses."""
     batch_size: int = Field(8, ge=1)
     """Pairs a step. What does not fit at once (model.micro_batch) is accumulated."""
     loss: list[Loss] = Field(["sigmoid", "sft"], min_length=1)
@@ -52,10 +45,6 @@ class Config(PreferenceConfig):
     loss_weights: list[float] | None = None
     """Weight of each loss; by default 1 each, and 3 for sft: it teaches texts that fine-tuning never showed, such
     as refusals."""
-    rejected_tokens: int | None = Field(4, ge=1)
-    """How many tokens of a rejected answer count, from where it parts from the chosen one; null: all, as in TRL. There
-    it goes wrong; the rest would be right elsewhere, and is unlearned where it is pushed down too. (Step-DPO, arXiv
-    2406.18629, rejects the first wrong step alone.)"""
     reward_scale: float = Field(0.2, gt=0)
     """Nats of implicit margin that reward_aware wants for each point of difference."""
     reference: Literal["cached"] | None = None
@@ -79,12 +68,12 @@ class Config(PreferenceConfig):
     @property
     def weights(self) -> list[float]:
         """The weight of each loss."""
-        return self.loss_weights or [_NLL_WEIGHT if name == "sft" else 1.0 for name in self.loss]
+        return self.loss_weights or [_preference.NLL_WEIGHT if name == "sft" else 1.0 for name in self.loss]
 
     @property
     def step_factor(self) -> float:
         """Times model.preference_learning_rate, where no learning_rate is set."""
-        return _NLL_STEP if "sft" in self.loss else 1.0
+        return _preference.NLL_STEP if "sft" in self.loss else 1.0
 
 
 def essence(settings: Settings, above: Mapping[str, Path], inputs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -123,7 +112,7 @@ def _train(job: Job) -> dict[str, Any]:
         loss_weights=weights,
     )
     tokenizer = load_tokenizer(model_config)
-    pairs, counts = _preference.load_pairs(job, tokenizer, config.rejected_tokens)
+    pairs, counts = _preference.load_pairs(job, tokenizer)
     job.say(f"{counts.kept} pairs of {counts.total}")
 
     lengths = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in pairs]

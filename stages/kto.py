@@ -2,14 +2,17 @@
 
     python train.py stage=kto run=mine [kto.beta=0.05 kto.desirable_weight=1.5 kto.loss=apo_zero_unpaired]
 
-Each pair gives its chosen answer as desirable and its rejected one as undesirable, an answer that several pairs of a
-request share only once, so that what balances the pairs balances them too. TRL's KTOTrainer goes on with the SFT
-adapter; its reference is a frozen copy of the same adapter, which is checked before the first step.
+Each pair gives its chosen answer as desirable and its rejected one as undesirable, up to where it has gone wrong; an
+answer that several pairs of a request share only once, so that what balances the pairs balances them too. TRL's
+KTOTrainer goes on with the SFT adapter; its reference is a frozen copy of the same adapter, which is checked before the
+first step.
 
 With r the log-ratio of policy to reference, and z the mean r of answers put behind prompts that are not theirs, or 0 if
 that is less, the loss of an answer is weight (1 - sigma(beta (r - z))) if it is desirable, weight (1 - sigma(beta (z -
-r))) if not (Ethayarajh et al. 2024, arXiv 2402.01306, equations 7 and 8). Writes kto/adapter and, on validation
-requests, both error rates. Left out: full fine-tuning, another reference, and answers that no pair was made of.
+r))) if not (Ethayarajh et al. 2024, arXiv 2402.01306, equations 7 and 8). To it comes the desirable answers' NLL, as in
+stage=dpo: alone, what is likely in either kind of answer sinks with the undesirable ones, calls first. Writes
+kto/adapter and, on validation requests, both error rates. Left out: full fine-tuning, another reference, and answers
+that no pair was made of.
 """
 
 from __future__ import annotations
@@ -44,14 +47,21 @@ _BATCHING = ("per_device_train_batch_size", "train_sampling_strategy", "precompu
 class Config(PreferenceConfig):
     """Settings of stage=kto."""
 
-    batch_size: int = Field(32, ge=_AT_ONCE, multiple_of=_AT_ONCE)
+    batch_size: int = Field(16, ge=_AT_ONCE, multiple_of=_AT_ONCE)
     """Answers a step, an even number. What does not fit at once (model.micro_batch) is accumulated, two at least."""
     loss: Loss = "kto"
     """kto, or apo_zero_unpaired, which has no z."""
+    sft_weight: float = Field(_preference.NLL_WEIGHT, ge=0)
+    """Weight of the mean NLL of the desirable answers' tokens, which is added; 0: it is not, as in TRL."""
     desirable_weight: float | None = Field(None, gt=0)
     """Weight of a desirable answer; without it, so much that all of them weigh as much as all undesirable ones."""
     undesirable_weight: float = Field(1.0, gt=0)
     """Weight of an undesirable answer."""
+
+    @property
+    def step_factor(self) -> float:
+        """Times model.preference_learning_rate, where no learning_rate is set."""
+        return _preference.NLL_STEP if self.sft_weight else 1.0
 
     @model_validator(mode="after")
     def _batches_are_ours(self) -> Config:
@@ -93,7 +103,7 @@ def _train(job: Job) -> dict[str, Any]:
         KTOConfig,
         job,
         config,
-        model_config.preference_learning_rate,
+        model_config.preference_learning_rate * config.step_factor,
         at_once=_AT_ONCE,
         beta=config.beta,
         loss_type=config.loss,
@@ -103,11 +113,11 @@ def _train(job: Job) -> dict[str, Any]:
     lengths = [len(row["prompt_ids"]) + len(row["completion_ids"]) for row in answers]
     model = load_policy(model_config, job.parent("sft") / "adapter", trainable=True)
     with _training.adapters_stay_float32(model):
-        trainer = _training.ordered(answer_trainer(answers, tokenizer.pad_token_id), lengths)(
+        trainer = _training.ordered(answer_trainer(answers, tokenizer.pad_token_id, config.sft_weight), lengths)(
             model=model, args=args, train_dataset=Dataset.from_list(answers), processing_class=tokenizer
         )
     reference = check_reference(trainer, answers[:8])
-    way_out = "a smaller kto.learning_rate, a larger kto.beta or a larger kto.desirable_weight"
+    way_out = "a smaller kto.learning_rate, a larger kto.beta, kto.sft_weight or kto.desirable_weight"
     results, logged = _preference.train(job, trainer, tokenizer, way_out)
     save_adapter(model, job.folder / "adapter")
     names = {"margin": "rewards/margins", "kl": "kl", "chosen_logp": "logps/chosen", "chosen_gain": "rewards/chosen"}
@@ -163,11 +173,13 @@ def _weigh(job: Job, config: Config, answers: Sequence[Row]) -> dict[str, float]
     }
 
 
-def answer_trainer(answers: Sequence[Row], pad_token_id: int) -> type[Any]:
-    """TRL's KTOTrainer for answers that are token ids already, in batches of any order.
+def answer_trainer(answers: Sequence[Row], pad_token_id: int, sft_weight: float = 0.0) -> type[Any]:
+    """TRL's KTOTrainer for answers that are token ids already, in batches of any order, with `sft_weight` times the
+    mean NLL of the desirable answers' tokens, in nats, added to its loss.
 
     TRL pairs prompts with other answers beforehand, by their places, so that it must not shuffle; here each batch does.
     """
+    import torch
     from trl import KTOTrainer
     from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
@@ -178,6 +190,23 @@ def answer_trainer(answers: Sequence[Row], pad_token_id: int) -> type[Any]:
             super().__init__(*args, **more)
             estimates = self.calculate_KL
             self.data_collator = lambda rows: collate(mismatched(rows, answers) if estimates else rows)
+
+        def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+            desirable = inputs["label"].nonzero().flatten()
+            if not (sft_weight and len(desirable)):
+                return super()._compute_loss(model, inputs, return_outputs)
+            logps: list[torch.Tensor] = []  # of each token of each completion; z and the reference have no gradient
+
+            def keep(*call: Any) -> None:
+                if torch.is_grad_enabled():
+                    logps.append(call[-1].log_probs[desirable])
+
+            hook = self.model.register_forward_hook(keep)
+            try:
+                loss = super()._compute_loss(model, inputs, return_outputs=False)
+            finally:
+                hook.remove()
+            return loss - sft_weight * logps[0].sum() / inputs["completion_mask"][desirable].sum()
 
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
             return dataset  # in ids already: as text it would get another end of turn, and be cut where tokens merge

@@ -144,7 +144,7 @@ def test_the_losses_to_choose_from_are_those_of_the_installed_trl() -> None:
 WEIGHTS = {"desirable_weight": 1.5, "undesirable_weight": 0.5}
 
 
-def trainer_of(folder: Path, loss: str = "kto") -> tuple[Any, list[dict[str, Any]]]:
+def trainer_of(folder: Path, loss: str = "kto", sft_weight: float = 0.0) -> tuple[Any, list[dict[str, Any]]]:
     """A trainer at step 0, and its answers."""
     import torch
     from datasets import Dataset
@@ -162,7 +162,7 @@ def trainer_of(folder: Path, loss: str = "kto") -> tuple[Any, list[dict[str, Any
         gradient_checkpointing=False, max_length=None, per_device_train_batch_size=7, **WEIGHTS,
     )  # fmt: skip
     lengths = [len(row["prompt_ids"]) + len(row["completion_ids"]) for row in answers]
-    made = _training.ordered(kto.answer_trainer(answers, tokenizer.pad_token_id), lengths)
+    made = _training.ordered(kto.answer_trainer(answers, tokenizer.pad_token_id, sft_weight), lengths)
     return made(model=model, args=args, train_dataset=Dataset.from_list(answers), processing_class=tokenizer), answers
 
 
@@ -198,6 +198,32 @@ def test_the_trainer_computes_the_loss_of_the_paper_on_answers_as_they_are(loss:
         weight, side = (1.5, gain) if row["label"] else (0.5, -gain)
         losses.append(weight * (1 - 1 / (1 + math.exp(-side))))
     assert found == pytest.approx(sum(losses) / 7, abs=1e-5)
+
+
+def test_the_desirable_answers_nll_is_added_by_its_weight(tmp_path: Path) -> None:
+    trainer, answers = trainer_of(tmp_path, sft_weight=2.0)
+    toys.moved(trainer.model)
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    found = trainer.compute_loss(trainer.model, dict(batch)).item()
+    desirable = [row for row in answers if row["label"]]
+    nats = sum(-logps(trainer, row["prompt_ids"], row["completion_ids"], "default") for row in desirable)
+    tokens = sum(len(row["completion_ids"]) for row in desirable)
+    plain, _ = trainer_of(tmp_path)
+    toys.moved(plain.model)
+    without = plain.compute_loss(plain.model, dict(batch)).item()
+    assert found - without == pytest.approx(2 * nats / tokens, abs=1e-5)
+    assert nats > 1
+    assert not trainer.model._forward_hooks, "nothing is left behind"
+
+    undesirable = next(row for row in answers if not row["label"])
+    batch = trainer._prepare_inputs(trainer.data_collator([undesirable, undesirable]))
+    assert trainer.compute_loss(trainer.model, dict(batch)).item() == pytest.approx(
+        plain.compute_loss(plain.model, dict(batch)).item()
+    ), "where there is none, nothing is added"
+
+
+def test_the_step_is_larger_beside_the_nll_and_nothing_else_says_so() -> None:
+    assert [kto.Config(sft_weight=weight).step_factor for weight in (3.0, 0.0)] == [3.0, 1.0]
 
 
 def test_a_policy_that_is_not_its_reference_is_refused_with_what_was_seen(tmp_path: Path) -> None:
