@@ -236,7 +236,7 @@ def main(table: str, seeds: list[int] | None, only: list[str] | None) -> None:
                 rows.append(row(name, seed))
     heads = ["road", "seed", *RATES, *(f"unseen: {rate}" for rate in RATES), "McNemar's test", "samples", "took"]
     print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}", *rows, sep="\n")
-    if table in ("roads", "all"):
+    if table in ("roads", "all") and not only:  # without some of its roads the picture would be another
         draw({name: road for name, road in roads.items() if road.stage in ("ppo", "grpo")}, PICTURE)
 
 
