@@ -315,6 +315,7 @@ def _run(
         manifest.update(peak_memory=_machine.peak_memory(), facts=job.notes)
         write_json(folder / _manifest.NAME, plain(manifest))
 
+    _machine.free_memory()
     _machine.reset_peak_memory()
     write("running")
     write_text(folder / "config.yaml", _yaml(settings.as_dict()))

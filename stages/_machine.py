@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib.metadata
 import logging
@@ -18,6 +19,7 @@ from typing import Any
 from stages._schema import ROOT
 from stages._settings import Settings
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _PACKAGES = (
     *("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "tokenizers", "safetensors"),
     *("numpy", "pydantic", "hydra-core", "jsonschema-rs"),
@@ -48,7 +50,25 @@ def prepare(settings: Settings, heavy: bool) -> int:
         numpy.random.seed(settings.seed)
         torch.manual_seed(settings.seed)
         torch.set_num_threads(threads)
+        _keep_freed_memory()
     return threads
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep the memory that tensors free, where it would hand it back at each step to ask for it again.
+
+    On two cores, pages that came back zeroed were a tenth of the time of stage=sft on the embedded model, a sixth of
+    stage=dpo's and a fifth of a fine-tuning step with 135 M weights; the peak is the same within 4 %. `free_memory`
+    hands back what is free. Other C libraries keep to their own ways.
+    """
+    if mallopt := _of_libc("mallopt"):
+        mallopt(_MMAP_THRESHOLD, 32 << 20)  # bytes, the highest that it takes: blocks above it are mapped one by one
+        mallopt(_TRIM_THRESHOLD, -1)  # never
+
+
+def _of_libc(name: str) -> Any:
+    """A function of the C library, None where there is none of this name."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def _asked_threads() -> int:
@@ -92,6 +112,8 @@ def _git() -> dict[str, Any] | None:
 def free_memory() -> None:
     """Let go of what a job has left behind, before the next one in this process."""
     gc.collect()
+    if malloc_trim := _of_libc("malloc_trim"):
+        malloc_trim(0)
     if (torch := sys.modules.get("torch")) and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 

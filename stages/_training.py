@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Arguments of TRL that have a place of their own here; two places would contradict each other.
 _TAKEN = {"output_dir": "runs_dir", "seed": "seed", "report_to": "tracking", "max_length": "model.max_length"}
+
+_CPU_TOKENS = 2048  # computed at once
 
 _UNLOGGED = "unlogged.safetensors"  # of a checkpoint
 _METRICS = "metrics/"  # what TRL has seen, in that file
@@ -134,6 +136,23 @@ def arguments(
         return kind(**(chosen | trainer))
     except (ValueError, TypeError) as error:
         raise UserError(f"{job.name}: {kind.__name__} refuses these settings: {error}") from error
+
+
+def fit_to_cpu(args: Any, tokens: Sequence[int]) -> None:
+    """On a CPU, compute no more examples at once than make 2,048 tokens in the mean; the others are accumulated.
+
+    `tokens` are those of each example. So many fill the matrices of a CPU; more only take memory: a step of four rows
+    of 1,100 tokens by 135 M weights goes through 275 tokens a second in 9.6 GiB all at once, 283 in 7.0 by twos, 251 in
+    4.5 one by one.
+    """
+    size = args.per_device_train_batch_size
+    if not args.use_cpu or size * sum(tokens) <= _CPU_TOKENS * len(tokens):
+        return
+    batch = size * args.gradient_accumulation_steps
+    most = _CPU_TOKENS * len(tokens) // sum(tokens)
+    size = max(part for part in range(1, size + 1) if part <= max(1, most) and batch % part == 0)
+    args.per_device_train_batch_size = args.per_device_eval_batch_size = size
+    args.gradient_accumulation_steps = batch // size
 
 
 def _optimizer(chosen: str | None, quantized: bool, on_gpu: bool) -> str:

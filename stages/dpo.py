@@ -115,6 +115,8 @@ def _train(job: Job) -> dict[str, Any]:
     pairs, counts = _preference.load_pairs(job, tokenizer)
     job.say(f"{counts.kept} pairs of {counts.total}")
 
+    parts = ("prompt_ids", "chosen_ids", "rejected_ids")
+    _training.fit_to_cpu(args, [sum(len(row[part]) for part in parts) for row in pairs])
     lengths = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in pairs]
     model = load_policy(model_config, job.parent("sft") / "adapter", trainable=True)
     with _training.adapters_stay_float32(model):

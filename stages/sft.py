@@ -61,7 +61,9 @@ def run(job: Job) -> dict[str, Any]:
     job.say(f"{counts.kept} rows of {counts.total}, {tokens} tokens, {trained} of them trained")
 
     model = with_fresh_adapter(load_base(model_config, training=True), config, model_config, job.seed)
-    trainer_class = _training.ordered(SFTTrainer, [len(row.input_ids) for row in rows])
+    lengths = [len(row.input_ids) for row in rows]
+    _training.fit_to_cpu(args, lengths)
+    trainer_class = _training.ordered(SFTTrainer, lengths)
     with _training.adapters_stay_float32(model):
         trainer = trainer_class(
             model=model,

@@ -64,6 +64,24 @@ def test_a_batch_is_accumulated_from_the_largest_parts_that_fit_and_divide_it(tm
         assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == parts
 
 
+@pytest.mark.parametrize(
+    ("tokens", "size"),
+    [([200, 312], 8), ([256, 257], 6), ([500, 600], 3), ([5000], 1)],
+    ids=["2,048 tokens", "a few more", "three rows", "a row too long"],
+)
+def test_on_a_cpu_long_rows_are_accumulated(tokens: list[int], size: int) -> None:
+    args = types.SimpleNamespace(use_cpu=True, per_device_train_batch_size=8, gradient_accumulation_steps=3)
+    _training.fit_to_cpu(args, tokens)
+    assert args.per_device_train_batch_size == size
+    assert args.gradient_accumulation_steps * size == 24
+
+
+def test_on_a_gpu_as_many_rows_as_the_model_says_are_computed_at_once() -> None:
+    args = types.SimpleNamespace(use_cpu=False, per_device_train_batch_size=8, gradient_accumulation_steps=3)
+    _training.fit_to_cpu(args, [5000])
+    assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (8, 3)
+
+
 def test_the_stages_learning_rate_goes_before_the_models(tmp_path: Path) -> None:
     assert build(job_for(tmp_path)).learning_rate == 1e-3
     assert build(job_for(tmp_path, learning_rate=5e-4)).learning_rate == 5e-4
